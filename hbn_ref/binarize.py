@@ -1,0 +1,141 @@
+"""Chapter 2, binarize: from real numbers to signs, and what stands in for a derivative that is zero.
+
+The sign function is flat, so its derivative says nothing. Each estimator below keeps the forward pass
+``sign(x)`` and takes the derivative of another function, named in its docstring, on the way back.
+"""
+
+import numpy as np
+
+from .checks import one_of
+
+__all__ = [
+    "ESTIMATORS",
+    "RULES",
+    "alpha",
+    "approx_sign_backward",
+    "binary_weight",
+    "sign",
+    "ste_backward",
+    "swish_sign_backward",
+    "weight_gradient",
+]
+
+RULES = ("paper", "exact")
+
+
+def _floats(name, x):
+    x = np.asarray(x)
+    if x.dtype.kind != "f":
+        raise TypeError(f"{name}: expected floats, got {x.dtype}")
+    return x
+
+
+def sign(x):
+    """Sign with two values: +1 where x >= 0 (0 and -0.0 included), -1 elsewhere.
+
+    Raises
+    ------
+    ValueError
+        x contains NaN.
+    """
+    x = _floats("x", x)
+    if np.isnan(x).any():
+        raise ValueError("x: contains NaN, which has no sign")
+    return np.where(x >= 0, x.dtype.type(1), x.dtype.type(-1))
+
+
+def alpha(w):
+    """Scale of each filter, ``alpha = mean |w|``.
+
+    It minimises ``J(alpha) = ||w - alpha sign(w)||^2 = ||w||^2 - 2 alpha sum |w| + n alpha^2``: setting
+    ``dJ/dalpha = -2 sum |w| + 2 n alpha`` to zero gives ``alpha = sum |w| / n`` (Rastegari et al. 2016, sec. 3.1).
+
+    Parameters
+    ----------
+    w : float (..., C_out), one filter for each index of the last axis
+
+    Returns
+    -------
+    alpha : (C_out,), of w's type
+    """
+    w = _floats("w", w)
+    if w.ndim == 0 or w.size == 0:
+        raise ValueError(f"w: expected filters along the last axis, got shape {w.shape}")
+    flat = np.abs(w).reshape(-1, w.shape[-1])
+    return flat.mean(axis=0, dtype=np.float64).astype(w.dtype)
+
+
+def binary_weight(w):
+    """Return ``W~ = alpha(w) sign(w)``, what a binary layer computes with in the place of w."""
+    return alpha(w) * sign(w)
+
+
+def ste_backward(dout, x):
+    """Straight-through estimator: ``dx = dout 1[|x| < 1]``, the derivative of clip(x, -1, 1).
+
+    Bengio et al. 2013; with the window, Hubara et al. 2016. x and dout have one shape and type.
+    """
+    return dout * (np.abs(x) < 1)
+
+
+def approx_sign_backward(dout, x):
+    """ApproxSign: ``dx = dout (2 - 2 |x|) 1[|x| < 1]``.
+
+    The derivative of a parabola on either side of 0, ``2x + x^2`` for -1 <= x < 0 and ``2x - x^2`` for
+    0 <= x < 1 (Bi-Real Net, Liu et al. 2018).
+    """
+    return dout * np.maximum(2 - 2 * np.abs(x), 0)
+
+
+def swish_sign_backward(dout, x, beta=5.0):
+    """SignSwish: ``dx = dout beta (2 - z tanh(z / 2)) / (1 + cosh z)`` with ``z = beta x``.
+
+    The derivative of ``2 s(z) (1 + z (1 - s(z))) - 1``, s the logistic function (BNN+, Darabi et al. 2018).
+    Smooth, and slightly negative where |x| is large.
+    """
+    z = np.clip(beta * np.asarray(x), -80, 80)  # cosh overflows float32 beyond 88; the result is 0 by then
+    return dout * (beta * (2 - z * np.tanh(z / 2)) / (1 + np.cosh(z)))
+
+
+ESTIMATORS = {"ste": ste_backward, "approx_sign": approx_sign_backward, "swish_sign": swish_sign_backward}
+
+
+def weight_gradient(g, w, rule="paper"):
+    """Turn ``g = dL/dW~`` into ``dL/dW``, where ``W~ = alpha(W) sign(W)``.
+
+    ``rule="exact"`` differentiates W~, with the straight-through estimator for the sign. W_i acts in two ways:
+    through its own sign, and through alpha, in which it has the share ``sign(W_i) / n``:
+
+        dL/dW_i = alpha 1[|W_i| < 1] g_i + sign(W_i)/n sum_j g_j sign(W_j).
+
+    ``rule="paper"`` is what XNOR-Net's and the authors' training code computes:
+
+        dL/dW_i = g_i (1/n + alpha 1[|W_i| < 1]) (1 - 1/C_in) n.
+
+    Its constants, one by one: ``1/n`` is what is left of the second term above when only j = i is kept
+    (sign^2 = 1), as in XNOR-Net's equation; ``1 - 1/C_in`` is the diagonal of the derivative of mean-centring
+    over the input channels (W_i - mean W changes by 1 - 1/C_in with W_i); ``n`` undoes the smallness of alpha and
+    1/n, so that SGD takes steps of useful size. Adam divides a constant factor out again.
+
+    Parameters
+    ----------
+    g, w : float (kh, kw, C_in, C_out)
+    rule : {"paper", "exact"}
+
+    Returns
+    -------
+    dw : float (kh, kw, C_in, C_out)
+    """
+    one_of("rule", rule, RULES)
+    g, w = _floats("g", g), _floats("w", w)
+    if g.shape != w.shape or w.ndim != 4:
+        raise ValueError(f"g: expected the shape of w, (kh, kw, C_in, C_out), got g {g.shape} and w {w.shape}")
+    channels, n = w.shape[2], w[..., 0].size
+    if channels == 1:
+        raise ValueError("w: C_in = 1, where centring over the input channels erases every weight")
+    scale = alpha(w)
+    window = np.abs(w) < 1
+    if rule == "exact":
+        signs = sign(w)
+        return scale * window * g + signs * ((g * signs).sum(axis=(0, 1, 2)) / w.dtype.type(n))
+    return g * ((1 / n + scale * window) * ((1 - 1 / channels) * n)).astype(w.dtype)

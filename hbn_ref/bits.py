@@ -1,0 +1,137 @@
+"""Chapter 1, bits: a sign is one bit, 64 of them are one word, and a dot product is counting.
+
+Channel c of an array is bit ``c % 64`` of word ``c // 64``; a 1 stands for +1, a 0 for -1, and the bits beyond the
+last channel (the tail) are 0. For two vectors a, b of n signs each,
+
+    a . b = (places that agree) - (places that differ) = n - 2 popcount(a XOR b),
+
+because every place is one or the other. Two zero tails agree, so XOR needs no mask; XNOR would count them.
+"""
+
+import numpy as np
+
+from . import kernels
+
+__all__ = ["pack", "unpack", "words_for", "xnor_matmul"]
+
+
+def words_for(channels):
+    """Return how many 64-bit words hold ``channels`` bits."""
+    return -(-channels // 64)
+
+
+def _signed(x):
+    """Return x as a contiguous float array with the same signs."""
+    x = np.asarray(x)
+    if x.dtype == np.float16:
+        x = x.astype(np.float32)
+    elif x.dtype.kind == "i":
+        x = np.where(x >= 0, np.float32(1), np.float32(-1))
+    elif x.dtype not in (np.float32, np.float64):
+        raise TypeError(f"x: expected floats or signed integers, got {x.dtype}; what would its sign be?")
+    return np.ascontiguousarray(x)
+
+
+def pack(x):
+    """Pack the signs of x along its last axis.
+
+    Parameters
+    ----------
+    x : array (..., C)
+        float16, float32, float64 or signed integers. x >= 0, and so 0 and -0.0 too, gives the bit 1.
+
+    Returns
+    -------
+    words : uint64 (..., ceil(C / 64))
+
+    Raises
+    ------
+    ValueError
+        A NaN (it has no sign), no axis at all, or no channels.
+    TypeError
+        Booleans (False would be +1), unsigned integers, complex numbers, objects.
+    """
+    x = _signed(x)
+    if x.ndim == 0 or x.shape[-1] == 0:
+        raise ValueError(f"x: expected at least one channel along the last axis, got shape {x.shape}")
+    rows = x.reshape(-1, x.shape[-1])
+    width = words_for(x.shape[-1])
+    words = np.empty((len(rows), width), np.uint64)
+    if kernels.run(kernels.pack_signs, len(rows), rows, words, work=x.size):
+        raise ValueError("x: contains NaN, which has no sign")
+    return words.reshape(*x.shape[:-1], width)
+
+
+def _check_words(name, words, channels):
+    words = np.asarray(words)
+    if words.dtype != np.uint64:
+        raise TypeError(f"{name}: expected packed words of type uint64, got {words.dtype}")
+    if not isinstance(channels, (int, np.integer)) or isinstance(channels, bool) or channels < 1:
+        raise ValueError(f"number of channels: expected a whole number of at least 1, got {channels!r}")
+    if words.ndim == 0 or words.shape[-1] != words_for(channels):
+        raise ValueError(
+            f"{name}: {channels} channels need {words_for(channels)} words on the last axis, got shape {words.shape}"
+        )
+    if channels % 64 and np.any(words[..., -1] >> np.uint64(channels % 64)):
+        raise ValueError(f"{name}: bits are set beyond channel {channels}; they must be 0")
+    return np.ascontiguousarray(words)
+
+
+def unpack(words, channels):
+    """Turn packed words back into signs, the inverse of `pack`.
+
+    Parameters
+    ----------
+    words : uint64 (..., ceil(channels / 64))
+    channels : int
+
+    Returns
+    -------
+    x : float32 (..., channels), each +1 or -1
+    """
+    words = _check_words("words", words, channels)
+    rows = words.reshape(-1, words.shape[-1])
+    x = np.empty((len(rows), channels), np.float32)
+    kernels.run(kernels.unpack_rows, len(rows), rows, x, work=x.size)
+    return x.reshape(*words.shape[:-1], channels)
+
+
+def tile(columns, width=None):
+    """Lay out a (K, C_out) table as (tiles, K, width), missing columns 0: the order the gather kernels read in."""
+    size, filters = columns.shape
+    width = width or kernels.tile_width(filters)
+    tiles = -(-filters // width)
+    if tiles * width != filters:
+        columns = np.concatenate([columns, np.zeros((size, tiles * width - filters), columns.dtype)], axis=1)
+    return np.ascontiguousarray(columns.reshape(size, tiles, width).transpose(1, 0, 2))
+
+
+def xnor_matmul(a, b, n):
+    """Multiply the packed rows of a by the packed rows of b: out[i, j] = sum over n signs of a[i] * b[j].
+
+    Parameters
+    ----------
+    a : uint64 (M, W)
+    b : uint64 (N, W)
+    n : int
+        Number of valid bits in a row, W = ceil(n / 64).
+
+    Returns
+    -------
+    out : int32 (M, N), exact: n - 2 popcount(a[i] XOR b[j])
+    """
+    a, b = _check_words("a", a, n), _check_words("b", b, n)
+    for name, words in (("a", a), ("b", b)):
+        if words.ndim != 2:
+            raise ValueError(f"{name}: expected packed rows, 2 axes, got shape {words.shape}")
+    (rows, width), filters = a.shape, len(b)
+    out = np.empty((rows, filters), np.int32)
+    if out.size == 0:
+        return out
+    w = tile(b.T)
+    base, off = np.arange(rows) * width, np.arange(width)
+    total, kind = np.full((1, filters), n, np.int64), np.zeros(1, np.int64)
+    product = kernels.xnor_gather[w.shape[2]]
+    one = np.ones(filters, np.int64)
+    kernels.run(product, rows, a.ravel(), base, off, w, total, kind, one, out, work=out.size * width)
+    return out

@@ -1,0 +1,45 @@
+"""Checks of arguments, shared by all chapters: name the argument, what came and what was expected."""
+
+import numpy as np
+
+FLOATS = (np.float32, np.float64)
+
+
+def float_array(name, x, ndim, like=None):
+    """Return x as a C-contiguous float32 or float64 array of ``ndim`` axes, none of them empty.
+
+    Raises
+    ------
+    TypeError
+        x is no NumPy array, or not of float32 or float64 (or, with ``like``, of another type than that array).
+    ValueError
+        The number of axes differs or an axis has length 0.
+    """
+    if not isinstance(x, np.ndarray):
+        raise TypeError(f"{name}: expected a NumPy array, got {type(x).__name__}")
+    if x.dtype not in FLOATS:
+        raise TypeError(f"{name}: expected float32 or float64, got {x.dtype}; convert it with .astype(np.float32)")
+    if x.ndim != ndim:
+        raise ValueError(f"{name}: expected {ndim} axes, got shape {x.shape}")
+    if x.size == 0:
+        raise ValueError(f"{name}: an axis is empty in shape {x.shape}")
+    if like is not None and x.dtype != like.dtype:
+        raise TypeError(f"{name}: expected {like.dtype} like its partner, got {x.dtype}")
+    return np.ascontiguousarray(x)
+
+
+def pair(name, value, least):
+    """Return (vertical, horizontal) from one whole number or two, each at least ``least``."""
+    both = (value, value) if isinstance(value, (int, np.integer)) else value
+    whole = isinstance(both, (tuple, list)) and len(both) == 2
+    whole = whole and all(isinstance(v, (int, np.integer)) and not isinstance(v, bool) for v in both)
+    if not whole or min(both) < least:
+        raise ValueError(f"{name}: expected a whole number or two, each at least {least}, got {value!r}")
+    return int(both[0]), int(both[1])
+
+
+def one_of(name, value, choices):
+    """Return value if it is among ``choices``, else raise a ValueError that lists them."""
+    if value not in choices:
+        raise ValueError(f"{name}: expected one of {', '.join(map(repr, choices))}, got {value!r}")
+    return value

@@ -1,0 +1,456 @@
+"""Chapter 3, conv: three convolutions, forward and backward.
+
+With x (N, H, W, C_in), w (kh, kw, C_in, C_out), stride s and padding p, every one of them is
+
+    out[n, i, j, o] = sum_{a, b, c} x[n, s i + a - p, s j + b - p, c] * w[a, b, c, o],
+
+and they differ only in what stands for x and w:
+
+=================  ===========  ===================  =======================================
+convolution        x            w                    product
+=================  ===========  ===================  =======================================
+conv2d             real         real                 multiply and add
+binary_weight      real         alpha sign(w)        multiply and add (an add would do)
+xnor               sign(x)      alpha sign(w)        XOR, count bits; alpha once at the end
+=================  ===========  ===================  =======================================
+
+Given ``dout = dL/dout``, the chain rule on the sum above yields, for all three,
+
+    dw[a, b, c, o] = sum_{n, i, j} x[n, s i + a - p, s j + b - p, c] * dout[n, i, j, o]
+    dx[n, y, z, c] = sum_{a, b, o} dout[n, i, j, o] * w[a, b, c, o]   over all s i + a - p = y, s j + b - p = z.
+
+No pass copies patches: a table says where each patch starts and how far its elements lie from there
+(`kernels.float_gather`, `kernels.xnor_gather`). The input scale K of XNOR-Net is left out, as the paper's authors do.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from . import binarize, bits, kernels
+from .checks import float_array, one_of, pair
+
+__all__ = [
+    "PackedWeights",
+    "binary_weight_conv2d_backward",
+    "binary_weight_conv2d_forward",
+    "conv2d_backward",
+    "conv2d_forward",
+    "output_size",
+    "pack_weights",
+    "xnor_conv2d_backward",
+    "xnor_conv2d_forward",
+]
+
+PAD_VALUES = (0, 1, -1)
+
+
+# ---------------------------------------------------------------------------------------------- geometry
+
+
+def output_size(size, kernel, stride, padding):
+    """Return the (height, width) of a convolution's output; arguments are pairs.
+
+    Raises
+    ------
+    ValueError
+        The kernel is larger than the padded input.
+    """
+    for length, k, p in zip(size, kernel, padding, strict=True):
+        if length + 2 * p < k:
+            raise ValueError(f"x: a {size} map with padding {padding} is smaller than the kernel {kernel}")
+    return tuple((length + 2 * p - k) // s + 1 for length, k, s, p in zip(size, kernel, stride, padding, strict=True))
+
+
+def _window(x, rows, columns, fill=0):
+    """Return x[:, rows[0]:rows[1], columns[0]:columns[1]] where positions outside x hold ``fill``."""
+    n, height, width, channels = x.shape
+    if rows == (0, height) and columns == (0, width):
+        return x
+    out = np.empty((n, rows[1] - rows[0], columns[1] - columns[0], channels), x.dtype)
+    top, bottom = max(rows[0], 0), min(rows[1], height)
+    left, right = max(columns[0], 0), min(columns[1], width)
+    if top >= bottom or left >= right:
+        out[:] = fill
+        return out
+    a, b, c, d = top - rows[0], bottom - rows[0], left - columns[0], right - columns[0]
+    out[:, :a], out[:, b:], out[:, a:b, :c], out[:, a:b, d:] = fill, fill, fill, fill
+    out[:, a:b, c:d] = x[:, top:bottom, left:right]
+    return out
+
+
+def _padded(x, padding, fill=0):
+    (ph, pw), (height, width) = padding, x.shape[1:3]
+    return _window(x, (-ph, height + ph), (-pw, width + pw), fill)
+
+
+@lru_cache(maxsize=512)
+def _tables(height, width, channels, kh, kw, sh, sw):
+    """(base, off) of one image of (height, width, channels) elements, already padded."""
+    i, j = np.arange(0, height - kh + 1, sh), np.arange(0, width - kw + 1, sw)
+    a, b, c = np.arange(kh), np.arange(kw), np.arange(channels)
+    base = (i[:, None] * width + j) * channels  # (Ho, Wo)
+    off = (a[:, None, None] * width + b[:, None]) * channels + c  # (kh, kw, C)
+    return base.ravel(), off.ravel()
+
+
+def _gather_tables(xp, kernel, stride):
+    """(base, off) of a whole batch xp (N, Hp, Wp, C)."""
+    base, off = _tables(*xp.shape[1:], *kernel, *stride)
+    starts = np.arange(len(xp)) * xp[0].size
+    return (starts[:, None] + base).ravel(), off
+
+
+def _correlate(xp, w, stride):
+    """The sum at the top of this page, without padding: xp (N, Hp, Wp, C), w (kh, kw, C, O) -> (N, Ho, Wo, O)."""
+    kh, kw, channels, filters = w.shape
+    size = output_size(xp.shape[1:3], (kh, kw), stride, (0, 0))
+    base, off = _gather_tables(xp, (kh, kw), stride)
+    tiles = bits.tile(w.reshape(-1, filters))
+    out = np.empty((len(base), filters), xp.dtype)
+    product = kernels.float_gather[tiles.shape[2]]
+    kernels.run(product, len(base), xp.reshape(-1), base, off, tiles, out, work=out.size * len(off))
+    return out.reshape(len(xp), *size, filters)
+
+
+def _weight_gradient(xp, dout, kernel, stride):
+    """dw (kh, kw, C, O) from xp (N, Hp, Wp, C) and dout (N, Ho, Wo, O)."""
+    filters, channels = dout.shape[3], xp.shape[3]
+    base, off = _gather_tables(xp, kernel, stride)
+    width = kernels.tile_width(filters)
+    columns = -(-filters // width) * width
+    flat = dout.reshape(-1, filters)
+    if columns != filters:
+        flat = np.concatenate([flat, np.zeros((len(flat), columns - filters), flat.dtype)], axis=1)
+    dout = flat.reshape(len(flat), -1, width)
+    dw = np.zeros((len(off), *dout.shape[1:]), xp.dtype)
+    product = kernels.weight_gather[width]
+    kernels.run(product, len(off), xp.reshape(-1), base, off, dout, dw, work=dw.size * len(base))
+    return np.ascontiguousarray(dw.reshape(len(off), columns)[:, :filters]).reshape(*kernel, channels, filters)
+
+
+def _input_gradient(dout, w, size, stride, padding):
+    """dx (N, H, W, C) from dout (N, Ho, Wo, O) and w (kh, kw, C, O).
+
+    Rows y = s q + r - p with one remainder r meet only the taps a = r, r + s, ...: for those rows the sum is an
+    ordinary stride-1 convolution of dout with these taps, turned round. So: one product for each of the s x s remainders.
+    """
+    if dout.shape[1:3] == (1, 1) and size == w.shape[:2]:  # one output pixel sees the whole map: a matrix product
+        flat = w.reshape(1, 1, -1, w.shape[3]).swapaxes(2, 3)
+        return _correlate(dout, flat, (1, 1)).reshape(len(dout), *size, w.shape[2])
+    (sh, sw), (ph, pw) = stride, padding
+    dx = np.zeros((len(dout), *size, w.shape[2]), dout.dtype)
+    for r in range(min(sh, w.shape[0])):
+        for t in range(min(sw, w.shape[1])):
+            taps = w[r::sh, t::sw]
+            top, bottom = -((r - ph) // sh), -((r - ph - size[0]) // sh)  # the q of rows inside the image
+            left, right = -((t - pw) // sw), -((t - pw - size[1]) // sw)
+            if bottom <= top or right <= left:
+                continue
+            window = _window(dout, (top - len(taps) + 1, bottom), (left - taps.shape[1] + 1, right))
+            turned = np.ascontiguousarray(taps[::-1, ::-1].swapaxes(2, 3))
+            dx[:, sh * top + r - ph :: sh, sw * left + t - pw :: sw] = _correlate(window, turned, (1, 1))
+    return dx
+
+
+# ------------------------------------------------------------------------------------------------ checks
+
+
+def _check(x, w, stride, padding, binary=False):
+    x = float_array("x", x, 4)
+    w = float_array("w", w, 4, like=x)
+    _check_fit(x, w.shape, binary)
+    stride, padding = pair("stride", stride, 1), pair("padding", padding, 0)
+    output_size(x.shape[1:3], w.shape[:2], stride, padding)
+    return x, w, stride, padding
+
+
+def _check_fit(x, shape, binary):
+    if x.shape[3] != shape[2]:
+        raise ValueError(f"w: takes {shape[2]} channels, x has {x.shape[3]} (x {x.shape}, w {tuple(shape)})")
+    if binary and shape[2] == 1:
+        raise ValueError("w: C_in = 1 in a binary layer, where mean-centring erases every weight; keep this layer real")
+
+
+def _check_dout(dout, x_shape, w_shape, stride, padding, dtype):
+    size = output_size(x_shape[1:3], w_shape[:2], stride, padding)
+    expected = (x_shape[0], *size, w_shape[3])
+    dout = float_array("dout", dout, 4)
+    if dout.shape != expected or dout.dtype != dtype:
+        raise ValueError(f"dout: expected {expected} of {dtype}, got {dout.shape} of {dout.dtype}")
+    return dout
+
+
+# ------------------------------------------------------------------------------ real and binary weights
+
+
+def conv2d_forward(x, w, *, stride=1, padding=0, need_cache=True):
+    """Real convolution.
+
+    Parameters
+    ----------
+    x : float32 or float64 (N, H, W, C_in)
+    w : same type (kh, kw, C_in, C_out)
+    stride, padding : int or (vertical, horizontal)
+    need_cache : bool
+        False keeps nothing for the backward pass.
+
+    Returns
+    -------
+    out : (N, Ho, Wo, C_out), Ho = (H + 2 padding - kh) // stride + 1
+    cache : for `conv2d_backward`, or None
+    """
+    x, w, stride, padding = _check(x, w, stride, padding)
+    out = _correlate(_padded(x, padding), w, stride)
+    return out, (x, w, stride, padding) if need_cache else None
+
+
+def conv2d_backward(dout, cache, need_dx=True):
+    """Gradients of `conv2d_forward`.
+
+    Parameters
+    ----------
+    dout : (N, Ho, Wo, C_out)
+    cache : what the forward pass returned
+    need_dx : bool
+        False for a first layer, whose dx nobody asks for.
+
+    Returns
+    -------
+    dx : (N, H, W, C_in) or None
+    dw : (kh, kw, C_in, C_out)
+    """
+    x, w, stride, padding = cache
+    dout = _check_dout(dout, x.shape, w.shape, stride, padding, x.dtype)
+    dw = _weight_gradient(_padded(x, padding), dout, w.shape[:2], stride)
+    dx = _input_gradient(dout, w, x.shape[1:3], stride, padding) if need_dx else None
+    return dx, dw
+
+
+def binary_weight_conv2d_forward(x, w, *, stride=1, padding=0, need_cache=True):
+    """Convolution of real inputs with ``W~ = alpha sign(w)``; w may be `PackedWeights`. See `conv2d_forward`."""
+    if isinstance(w, PackedWeights):
+        x = float_array("x", x, 4)
+        _check_fit(x, w.shape, binary=True)
+        binary = w.binary(x.dtype)
+    else:
+        x, w, _, _ = _check(x, w, stride, padding, binary=True)
+        binary = _binary_weight(w)
+    return conv2d_forward(x, binary, stride=stride, padding=padding, need_cache=need_cache)
+
+
+def binary_weight_conv2d_backward(dout, cache, need_dx=True):
+    """Gradients (dx, dL/dW~) of `binary_weight_conv2d_forward`; `binarize.weight_gradient` turns dL/dW~ into dL/dW."""
+    return conv2d_backward(dout, cache, need_dx)
+
+
+def _binary_weight(w):
+    try:
+        return binarize.binary_weight(w)
+    except ValueError as error:
+        raise ValueError(str(error).replace("x:", "w:")) from None
+
+
+# ------------------------------------------------------------------------------------------ fully binary
+
+
+@dataclass(frozen=True)
+class PackedWeights:
+    """The weights of a binary convolution as bits, packed once and used many times.
+
+    Attributes
+    ----------
+    words : uint64 (tiles, kh * kw * W, lanes)
+        Sign bits: word k of filter t * lanes + j is words[t, k, j].
+    alpha : (C_out,), the type of the weights
+    tap_sums : int64 (kh, kw, C_out)
+        Sum over the channels of each tap's signs: what a padded tap has to give back.
+    shape : (kh, kw, C_in, C_out)
+    pad_value : 0, 1 or -1
+    """
+
+    words: np.ndarray
+    alpha: np.ndarray
+    tap_sums: np.ndarray
+    shape: tuple
+    pad_value: int = 0
+
+    def signs(self):
+        """Return sign(w) as float32 (kh, kw, C_in, C_out)."""
+        kh, kw, channels, filters = self.shape
+        rows = self.words.transpose(1, 0, 2).reshape(kh, kw, bits.words_for(channels), -1)[..., :filters]
+        return bits.unpack(rows.swapaxes(2, 3), channels).swapaxes(2, 3)
+
+    def binary(self, dtype=np.float32):
+        """Return ``W~ = alpha sign(w)``, (kh, kw, C_in, C_out)."""
+        return np.ascontiguousarray((self.alpha * self.signs()).astype(dtype, copy=False))
+
+
+def pack_weights(w, pad_value=0):
+    """Pack the weights of a binary convolution.
+
+    Parameters
+    ----------
+    w : float32 or float64 (kh, kw, C_in, C_out)
+    pad_value : 0, 1 or -1
+        What a tap on the border will see: nothing, +1 or -1.
+
+    Returns
+    -------
+    PackedWeights
+        To be passed in place of w. Changing w afterwards does not change it: pack again.
+    """
+    one_of("pad_value", pad_value, PAD_VALUES)
+    w = float_array("w", w, 4)
+    kh, kw, channels, filters = w.shape
+    if channels == 1:
+        _check_fit(w[..., 0], w.shape, binary=True)
+    per_tap, lanes = bits.words_for(channels), kernels.tile_width(filters)
+    words = np.empty((-(-filters // lanes), kh * kw * per_tap, lanes), np.uint64)
+    if kernels.run(kernels.pack_columns, words.shape[1], w.reshape(kh * kw, channels, filters), words, work=w.size):
+        raise ValueError("w: contains NaN, which has no sign")
+    ones = np.bitwise_count(words).reshape(len(words), kh, kw, per_tap, lanes).sum(axis=3, dtype=np.int64)
+    tap_sums = 2 * ones.transpose(1, 2, 0, 3).reshape(kh, kw, -1)[..., :filters] - channels
+    return PackedWeights(words, binarize.alpha(w), np.ascontiguousarray(tap_sums), w.shape, pad_value)
+
+
+@lru_cache(maxsize=512)
+def _border(height, width, kernel, stride, padding):
+    """Sort output pixels by which taps fall inside the map.
+
+    Returns kind (Ho * Wo,) and, for each kind, the rows of its first and last + 1 tap inside, and the columns:
+    four arrays. A 3x3 kernel with padding 1 has 9 kinds: four corners, four edges, the interior.
+    """
+    ranges, kinds = [], []
+    for length, k, s, p in zip((height, width), kernel, stride, padding, strict=True):
+        start = np.arange((length + 2 * p - k) // s + 1) * s - p
+        lo, hi = np.clip(-start, 0, k), np.clip(length - start, 0, k)
+        distinct, kind = np.unique(np.stack([lo, np.maximum(lo, hi)], axis=1), axis=0, return_inverse=True)
+        ranges.append(distinct)
+        kinds.append(kind.ravel())
+    rows, columns = ranges
+    kind = (kinds[0][:, None] * len(columns) + kinds[1]).ravel()
+    a0, a1 = np.repeat(rows, len(columns), axis=0).T
+    b0, b1 = np.tile(columns, (len(rows), 1)).T
+    return kind, (a0, a1, b0, b1)
+
+
+def _totals(packed, size, stride, padding):
+    """Return (total, kind): what to take 2 popcount from, for each kind of output pixel.
+
+    A padded tap is stored as zero bits and so counts as -1 against each weight: in place of 0 it adds
+    ``-sum_c sign(w)``. For pad value 0 that sum, known from the weights, is given back for each tap outside the map.
+    """
+    kh, kw, channels, filters = packed.shape
+    n = kh * kw * channels
+    kind, (a0, a1, b0, b1) = _border(*size, (kh, kw), stride, padding)
+    if packed.pad_value != 0 or padding == (0, 0):
+        return np.full((1, filters), n, np.int64), np.zeros_like(kind)
+    area = np.zeros((kh + 1, kw + 1, filters), np.int64)  # area[a, b]: sum of the taps above and left of (a, b)
+    area[1:, 1:] = packed.tap_sums.cumsum(axis=0).cumsum(axis=1)
+    inside = area[a1, b1] - area[a0, b1] - area[a1, b0] + area[a0, b0]
+    return n + area[kh, kw] - inside, kind
+
+
+def xnor_conv2d_forward(
+    x, w, *, stride=1, padding=0, pad_value=0, scale=True, estimator="ste", need_cache=True
+):  # fmt: skip
+    """Fully binary convolution: pack the signs of x, XOR with the packed weights, count bits.
+
+        out = alpha * (n - 2 popcount(bits(x) XOR bits(w))), n the taps inside the map times C_in (pad value 0).
+
+    Parameters
+    ----------
+    x : float32 or float64 (N, H, W, C_in), C_in >= 2
+    w : same type (kh, kw, C_in, C_out), or PackedWeights
+    stride, padding : int or (vertical, horizontal)
+    pad_value : 0, 1 or -1
+        A padded tap adds nothing (the authors' way), or stands for +1 or -1.
+    scale : bool
+        False leaves alpha out: the result is the exact integer (up to 2^24 in float32), and ``W~ = sign(w)``.
+    estimator : {"ste", "approx_sign", "swish_sign"}
+        Whose derivative stands in for that of sign(x); "ste" keeps two bits an input for it, the others keep x.
+    need_cache : bool
+        False keeps nothing for the backward pass.
+
+    Returns
+    -------
+    out : (N, Ho, Wo, C_out), of x's type
+    cache : for `xnor_conv2d_backward`, or None
+    """
+    one_of("estimator", estimator, tuple(binarize.ESTIMATORS))
+    one_of("pad_value", pad_value, PAD_VALUES)
+    if isinstance(w, PackedWeights):
+        packed, x = w, float_array("x", x, 4)
+        if packed.pad_value != pad_value:
+            raise ValueError(f"pad_value: the weights were packed for {packed.pad_value}, got {pad_value}")
+    else:
+        x, w, _, _ = _check(x, w, stride, padding, binary=True)
+        packed = pack_weights(w, pad_value)
+    _check_fit(x, packed.shape, binary=True)
+    stride, padding = pair("stride", stride, 1), pair("padding", padding, 0)
+    words = bits.pack(x)  # (N, H, W, ceil(C/64))
+    out = _count(words, x.dtype, packed, stride, padding, scale)
+    if not need_cache:
+        return out, None
+    kept = _inside(x) if estimator == "ste" else x
+    return out, (words, kept, packed, stride, padding, scale, estimator)
+
+
+def _count(words, dtype, packed, stride, padding, scale):
+    """The packed product of words (N, H, W, ceil(C/64)) with packed weights, scaled, as floats."""
+    kh, kw, channels, filters = packed.shape
+    size = output_size(words.shape[1:3], (kh, kw), stride, padding)
+    total, kind = _totals(packed, words.shape[1:3], stride, padding)
+    fill = bits.pack(np.ones(channels)) if packed.pad_value == 1 else np.uint64(0)
+    xp = _padded(words, padding, fill)
+    base, off = _gather_tables(xp, (kh, kw), stride)
+    out = np.empty((len(base), filters), dtype)
+    alpha = packed.alpha.astype(dtype, copy=False) if scale else np.ones(filters, dtype)
+    product = kernels.xnor_gather[packed.words.shape[2]]
+    args = (xp.reshape(-1), base, off, packed.words, total.astype(dtype), kind, alpha, out)
+    kernels.run(product, len(base), *args, work=out.size * len(off))
+    return out.reshape(len(words), *size, filters)
+
+
+def _inside(x):
+    """One bit an element: |x| < 1, all that the straight-through estimator wants to know."""
+    rows = x.reshape(-1, x.shape[-1])
+    words = np.empty((len(rows), bits.words_for(x.shape[-1])), np.uint64)
+    kernels.run(kernels.pack_inside, len(rows), rows, words, work=x.size)
+    return words
+
+
+def xnor_conv2d_backward(dout, cache, need_dx=True):
+    """Gradients of `xnor_conv2d_forward`.
+
+    dw is the sum at the top of the page with sign(x) for x: the derivative with respect to ``W~``; dx is the sum
+    with W~ for w, the derivative with respect to sign(x), passed through the estimator.
+
+    Parameters
+    ----------
+    dout : (N, Ho, Wo, C_out)
+    cache : what the forward pass returned
+    need_dx : bool
+
+    Returns
+    -------
+    dx : (N, H, W, C_in) or None
+    dw : (kh, kw, C_in, C_out), ``dL/dW~``; `binarize.weight_gradient` turns it into dL/dW
+    """
+    words, kept, packed, stride, padding, scale, estimator = cache
+    channels, size = packed.shape[2], words.shape[1:3]
+    dtype = np.asarray(dout).dtype
+    dout = _check_dout(dout, words.shape, packed.shape, stride, padding, dtype)
+    signs = bits.unpack(words, channels).astype(dtype, copy=False)
+    dw = _weight_gradient(_padded(signs, padding, packed.pad_value), dout, packed.shape[:2], stride)
+    if not need_dx:
+        return None, dw
+    w = packed.binary(dtype) if scale else packed.signs().astype(dtype)
+    dx = _input_gradient(dout, w, size, stride, padding)
+    if estimator != "ste":
+        return binarize.ESTIMATORS[estimator](dx, kept), dw
+    rows = dx.reshape(-1, channels)
+    kernels.run(kernels.clear_rows, len(rows), kept, rows, work=rows.size)
+    return dx, dw
