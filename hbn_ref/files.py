@@ -1,0 +1,80 @@
+"""Files written whole or not at all, and read without trust: arrays and a JSON header in one .npz, no pickle."""
+
+import json
+import os
+import tempfile
+import zipfile
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+HEADER = "header"
+
+
+class FileError(ValueError):
+    """A file that cannot be read or written; the message names it."""
+
+
+@contextmanager
+def replacing(path):
+    """Yield a temporary path beside ``path`` that takes its place when the block ends well, and is gone otherwise."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+    os.close(handle)
+    try:
+        yield Path(temporary)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def plain(content):
+    """Return content as JSON would give it back (tuples as lists), for comparing with what a file holds."""
+    return json.loads(json.dumps(content))
+
+
+def write_json(path, content):
+    """Write ``content`` as readable JSON."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def read_json(path):
+    """Read a JSON file; FileError where it is none."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise FileError(f"{path}: expected a JSON file, could not read it ({error})") from None
+
+
+def write_arrays(path, header, arrays):
+    """Write {name: array} and a JSON header (a dict with a "format" entry) as one .npz."""
+    text = np.frombuffer(json.dumps(header, allow_nan=False).encode(), np.uint8)
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, **{HEADER: text}, **arrays)
+
+
+def read_arrays(path, expected):
+    """Return (header, arrays) of a file whose header's "format" is ``expected``.
+
+    Raises
+    ------
+    FileError
+        The file is missing, damaged, or of another format.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            arrays = {name: content[name] for name in content.files}
+        header = json.loads(arrays.pop(HEADER).tobytes())
+        found = header.get("format")
+    except FileNotFoundError:
+        raise FileError(f"{path}: no such file") from None
+    except (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise FileError(f"{path}: damaged, or not a file of this package ({reason})") from None
+    if found != expected:
+        raise FileError(f"{path}: expected the format {expected!r}, found {found!r}")
+    return header, arrays

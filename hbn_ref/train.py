@@ -1,0 +1,400 @@
+"""Chapter 6, train: loss, optimisers, schedules, the step with binary weights, the loop, evaluation.
+
+One step with binary weights (paper, section 3; XNOR-Net, algorithm 1):
+
+1. subtract from each latent weight its mean over the input channels (`centre_and_clamp`);
+2. clamp it to [-1, 1]: beyond, the straight-through window would hold it fast;
+3. forward and backward with ``alpha sign(w)`` (the layers of chapter 4);
+4. turn dL/dW~ into dL/dW (`binarize.weight_gradient`, called by the layer);
+5. let the optimiser update the latent weights. It never sees a sign.
+
+Everything random in epoch e comes from ``default_rng([seed, e])``: a run that was interrupted after any epoch and
+goes on from its checkpoint takes the same steps as one that was not, bit for bit.
+"""
+
+import time
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from . import files, layers
+from .checks import one_of
+
+CHECKPOINT_FORMAT = "hbn_ref checkpoint 1"
+
+
+# --------------------------------------------------------------------------------------------------- loss
+
+
+def softmax_cross_entropy(logits, labels):
+    """Mean cross-entropy of the softmax, and its gradient.
+
+        L = -1/N sum_n log p[n, label_n],  p = softmax(logits),  dL/dlogits = (p - onehot(label)) / N
+
+    Parameters
+    ----------
+    logits : float (N, classes)
+    labels : int (N,)
+
+    Returns
+    -------
+    loss : float
+    dlogits : (N, classes), of the type of logits
+    """
+    logits = np.asarray(logits)
+    labels = np.asarray(labels)
+    if logits.ndim != 2 or labels.shape != (len(logits),) or len(labels) == 0:
+        raise ValueError(f"labels: expected one for each row of logits, got {labels.shape} for {logits.shape}")
+    if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= logits.shape[1]:
+        raise ValueError(f"labels: expected whole numbers from 0 to {logits.shape[1] - 1}")
+    shifted = logits - logits.max(axis=1, keepdims=True)  # the same softmax, without overflow
+    log_p = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    rows = np.arange(len(labels))
+    dlogits = np.exp(log_p)
+    dlogits[rows, labels] -= 1
+    return float(-log_p[rows, labels].mean()), dlogits / logits.dtype.type(len(labels))
+
+
+# --------------------------------------------------------------------------------------------- optimisers
+
+
+class Optimizer:
+    """Updates every parameter of a model from its gradients, in place.
+
+    ``weight_decay`` adds ``weight_decay * w`` to the gradient of the real convolutions' weights: latent weights
+    of binary layers are only as good as their signs, and pulling them to 0 makes the signs flip.
+    """
+
+    slots = ()  # names of the running arrays kept for each parameter
+
+    def __init__(self, lr, weight_decay=0.0):
+        self.lr, self.weight_decay, self.steps, self.running = lr, weight_decay, 0, {}
+
+    def step(self, model):
+        """One update of all parameters."""
+        self.steps += 1
+        for name, layer, key in model.parameters():
+            w, g = layer.params[key], layer.grads[key]
+            if self.weight_decay and key == "w" and layer.weights == "real":
+                g = g + self.weight_decay * w
+            if name not in self.running:
+                self.running[name] = [np.zeros_like(w) for _ in self.slots]
+            self.update(w, g, *self.running[name])
+
+    def state(self):
+        """Return {name: array} of all that the next step depends on."""
+        arrays = {f"{n}/{s}": a for n, own in self.running.items() for s, a in zip(self.slots, own, strict=True)}
+        return {**arrays, "steps": np.int64(self.steps)}
+
+    def load_state(self, state):
+        """Take back what `state` returned."""
+        self.steps, self.running = int(state["steps"]), {}
+        for name in dict.fromkeys(full.rpartition("/")[0] for full in state if full != "steps"):
+            self.running[name] = [state[f"{name}/{slot}"].copy() for slot in self.slots]
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent: ``v = momentum v + g; w -= lr v``, or with Nesterov ``w -= lr (g + momentum v)``."""
+
+    slots = ("velocity",)
+
+    def __init__(self, lr=0.1, momentum=0.9, nesterov=False, weight_decay=0.0):
+        super().__init__(lr, weight_decay)
+        self.momentum, self.nesterov = momentum, nesterov
+
+    def update(self, w, g, velocity):
+        velocity *= self.momentum
+        velocity += g
+        w -= self.lr * (g + self.momentum * velocity if self.nesterov else velocity)
+
+
+class Adam(Optimizer):
+    """Adam (Kingma and Ba 2015).
+
+    m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2;  w -= lr m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + eps)
+    """
+
+    slots = ("m", "v")
+
+    def __init__(self, lr=0.002, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0):
+        super().__init__(lr, weight_decay)
+        self.betas, self.eps = betas, eps
+
+    def update(self, w, g, m, v):
+        (b1, b2), t = self.betas, self.steps
+        m += (1 - b1) * (g - m)
+        v += (1 - b2) * (g * g - v)
+        root = np.sqrt(v / (1 - b2**t))
+        root += self.eps
+        w -= (self.lr / (1 - b1**t)) * m / root
+
+
+OPTIMIZERS = {"adam": Adam, "sgd": SGD}
+
+
+# ---------------------------------------------------------------------------------------------- schedules
+
+
+def constant(epoch, epochs):
+    """The same rate all the time."""
+    return 1.0
+
+
+def cosine(epoch, epochs):
+    """Half a cosine from 1 to 0."""
+    return 0.5 * (1 + np.cos(np.pi * epoch / epochs))
+
+
+def step(epoch, epochs, factor=0.1):
+    """A tenth after half of the epochs, a hundredth after three quarters."""
+    return factor ** ((epoch >= epochs / 2) + (epoch >= epochs * 3 / 4))
+
+
+def halving(epoch, epochs, every=50, floor=0.025):
+    """Halved every 50 epochs down to a fortieth, as the paper's authors do (0.002 to 5e-5)."""
+    return max(0.5 ** (epoch // every), floor)
+
+
+SCHEDULES = {"constant": constant, "cosine": cosine, "step": step, "halving": halving}
+
+
+# ------------------------------------------------------------------------------------------------ one step
+
+
+def centre_and_clamp(model):
+    """Steps 1 and 2 above, on the latent weights of all binary layers, in place."""
+    for layer in model.walk():
+        if isinstance(layer, layers.BinaryWeightConv):
+            w = layer.params["w"]
+            w -= w.mean(axis=2, keepdims=True)
+            np.clip(w, -1, 1, out=w)
+
+
+def train_step(model, x, labels, optimizer):
+    """One step on one batch: x float32 (N, H, W, C), labels (N,). Returns (loss, logits)."""
+    centre_and_clamp(model)
+    logits = model.forward(x, training=True)
+    loss, dlogits = softmax_cross_entropy(logits, labels)
+    if not np.isfinite(loss):
+        where = first_not_finite(model, x)
+        raise FloatingPointError(f"the loss is {loss} at step {optimizer.steps + 1}; first seen going into {where}")
+    model.backward(dlogits)
+    optimizer.step(model)
+    return loss, logits
+
+
+def first_not_finite(model, x):
+    """Return the name of the first layer whose input holds a NaN or an infinity, or "the loss" if none does."""
+    seen = []
+
+    def look(layer, value):
+        if not seen and not np.isfinite(value).all():
+            seen.append(layer.name)
+
+    with layers.watching(model, look):
+        model.forward(x, training=True)
+    return seen[0] if seen else "the loss"
+
+
+def binary_signs(model):
+    """Return {name: bool array} of the signs of all binary weights."""
+    binary = (layer for layer in model.walk() if isinstance(layer, layers.BinaryWeightConv))
+    return {layer.name: layer.params["w"] >= 0 for layer in binary}
+
+
+def flip_ratio(before, after):
+    """Share of binary weights whose sign differs between two results of `binary_signs`; 0 where there are none."""
+    total = sum(signs.size for signs in before.values())
+    return sum(int((before[name] != after[name]).sum()) for name in before) / total if total else 0.0
+
+
+# ------------------------------------------------------------------------------------------------ the loop
+
+
+def fit(
+    model, images, labels, *, epochs, batch=64, lr=None, optimizer="adam", schedule="cosine", weight_decay=0.0, seed=0,
+    prepare=None, validate=None, checkpoint=None, progress=True, on_epoch=None,
+):  # fmt: skip
+    """Train a model in place.
+
+    Parameters
+    ----------
+    model : layers.Sequential
+    images, labels : arrays (N, ...), int (N,)
+    epochs, batch : int
+    lr : float or None
+        None takes the optimiser's default.
+    optimizer : {"adam", "sgd"}
+    schedule : {"constant", "cosine", "step", "halving"}
+    prepare : function (images, rng) -> float32 (B, H, W, C), or None
+        Augmentation and normalisation of a batch; None where images are already what the model takes.
+    validate : function (model) -> dict, or None
+        Called after each epoch; what it returns is added to the history.
+    checkpoint : path or None
+        Written after each epoch. A run started again with the same settings goes on from it.
+    on_epoch : function (row of the history), or None
+
+    Returns
+    -------
+    history : list of dict
+        An entry an epoch: epoch, loss, top1 (on the augmented training images, per cent), flip_ratio (share of binary
+        weights whose sign changed during the epoch), lr, seconds, and what ``validate`` returned.
+
+    Raises
+    ------
+    FloatingPointError
+        The loss is no longer finite; the message names the step and the layer.
+    files.FileError
+        The checkpoint belongs to a run with other settings, or is damaged.
+    """
+    one_of("optimizer", optimizer, tuple(OPTIMIZERS))
+    one_of("schedule", schedule, tuple(SCHEDULES))
+    if len(images) != len(labels) or len(images) == 0:
+        raise ValueError(f"labels: expected one for each image, got {len(labels)} for {len(images)} images")
+    for key, value in (("epochs", epochs), ("batch", batch)):
+        if not isinstance(value, (int, np.integer)) or value < 1:
+            raise ValueError(f"{key}: expected a whole number of at least 1, got {value!r}")
+    rule = OPTIMIZERS[optimizer](weight_decay=weight_decay, **({} if lr is None else {"lr": lr}))
+    settings = {
+        "epochs": epochs, "batch": batch, "lr": rule.lr, "optimizer": optimizer, "schedule": schedule,
+        "weight_decay": weight_decay, "seed": seed, "images": len(images), "spec": model.spec,
+    }  # fmt: skip
+    history = _resume(checkpoint, model, rule, settings)
+    peak = settings["lr"]
+    title = model.spec["variant"] if model.spec else "training"
+    with tqdm(total=epochs, initial=len(history), desc=title, unit="epoch", disable=not progress) as bar:
+        for epoch in range(len(history), epochs):
+            rates = [peak * SCHEDULES[schedule](epoch + i / 1024, epochs) for i in range(1024)]
+            row = _epoch(model, images, labels, rule, rates, batch, np.random.default_rng([seed, epoch]), prepare)
+            row = {"epoch": epoch + 1, **row, **(validate(model) if validate else {})}
+            history.append(row)
+            _save_checkpoint(checkpoint, model, rule, settings, history)
+            bar.set_postfix({key: f"{row[key]:.3g}" for key in ("loss", "top1", "val_top1") if key in row})
+            bar.update()
+            if on_epoch:
+                on_epoch(row)
+    return history
+
+
+def _epoch(model, images, labels, optimizer, rates, batch, rng, prepare):
+    started = time.perf_counter()
+    for layer in model.walk():
+        if isinstance(layer, layers.Dropout):
+            layer.rng = rng
+    before = binary_signs(model)
+    order = rng.permutation(len(images))
+    starts = range(0, len(order), batch)
+    total, correct = 0.0, 0
+    for number, start in enumerate(starts):
+        index = order[start : start + batch]
+        x = images[index] if prepare is None else prepare(images[index], rng)
+        optimizer.lr = rates[number * len(rates) // len(starts)]
+        loss, logits = train_step(model, x, labels[index], optimizer)
+        total += loss * len(index)
+        correct += int((logits.argmax(axis=1) == labels[index]).sum())
+    return {
+        "loss": total / len(order), "top1": 100 * correct / len(order),
+        "flip_ratio": flip_ratio(before, binary_signs(model)), "lr": float(optimizer.lr),
+        "seconds": time.perf_counter() - started,
+    }  # fmt: skip
+
+
+def _save_checkpoint(path, model, optimizer, settings, history):
+    if path is None:
+        return
+    header = {"format": CHECKPOINT_FORMAT, "settings": settings, "history": history}
+    arrays = {f"model/{name}": value for name, value in model.state().items()}
+    arrays |= {f"optimizer/{name}": value for name, value in optimizer.state().items()}
+    files.write_arrays(path, header, arrays)
+
+
+def _resume(path, model, optimizer, settings):
+    if path is None or not files.Path(path).exists():
+        return []
+    header, arrays = files.read_arrays(path, CHECKPOINT_FORMAT)
+    differing = [key for key in settings if header["settings"].get(key) != files.plain(settings[key])]
+    if differing:
+        raise files.FileError(
+            f"{path}: belongs to a run with other settings ({', '.join(differing)}); delete it or write elsewhere"
+        )
+    parts = {"model": {}, "optimizer": {}}
+    for name, value in arrays.items():
+        part, _, rest = name.partition("/")
+        parts[part][rest] = value
+    model.load_state(parts["model"])
+    optimizer.load_state(parts["optimizer"])
+    return header["history"]
+
+
+# ---------------------------------------------------------------------------------------------- evaluation
+
+
+def batches(images, batch, prepare=None):
+    """Yield float32 batches (B, H, W, C), or (crops, B, H, W, C) where ``prepare`` makes several crops."""
+    for start in range(0, len(images), batch):
+        part = images[start : start + batch]
+        yield part if prepare is None else prepare(part)
+
+
+def evaluate(model, images, labels, *, prepare=None, batch=64):
+    """Loss and accuracy of a model.
+
+    Parameters
+    ----------
+    images, labels : arrays (N, ...), int (N,)
+    prepare : function (images) -> float32 (B, H, W, C) or (crops, B, H, W, C), or None
+        With several crops (ten, say) the class probabilities are averaged over them.
+
+    Returns
+    -------
+    dict
+        top1, top5 (per cent; top5 with fewer than five classes is 100), loss, count
+    """
+    if len(images) == 0 or len(images) != len(labels):
+        raise ValueError(f"labels: expected one for each image, got {len(labels)} for {len(images)} images")
+    loss, hits1, hits5, start = 0.0, 0, 0, 0
+    with layers.packed_weights(model):
+        for x in batches(images, batch, prepare):
+            p = _probabilities(model, x)
+            y = labels[start : start + len(p)]
+            start += len(p)
+            own = p[np.arange(len(y)), y]
+            rank = (p > own[:, None]).sum(axis=1)  # how many classes are thought likelier than the true one
+            hits1 += int((rank == 0).sum())
+            hits5 += int((rank < 5).sum())
+            loss -= float(np.log(np.maximum(own, 1e-30)).sum())
+    n = len(labels)
+    return {"top1": 100 * hits1 / n, "top5": 100 * hits5 / n, "loss": loss / n, "count": n}
+
+
+def _probabilities(model, x):
+    if x.ndim == 5:
+        return np.mean([_probabilities(model, crop) for crop in x], axis=0)
+    logits = model.forward(x).astype(np.float64)
+    p = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return p / p.sum(axis=1, keepdims=True)
+
+
+def recalibrate_batchnorm(model, images, *, prepare=None, batch=64):
+    """Set BatchNorm's running statistics to the plain mean over a pass, with the present weights.
+
+    Useful after weights change without training (alpha set to 1, say), and in binary networks, whose statistics move
+    with each flip. Dropout is off during the pass. ``prepare`` as in `evaluate`, one crop.
+    """
+    norms = [layer for layer in model.walk() if isinstance(layer, layers.BatchNorm)]
+    drops = [(layer, layer.rate) for layer in model.walk() if isinstance(layer, layers.Dropout)]
+    kept = [layer.momentum for layer in norms]
+    try:
+        for layer, _ in drops:
+            layer.rate = 0.0
+        for count, x in enumerate(batches(images, batch, prepare), start=1):
+            for layer in norms:
+                layer.momentum = 1 / count
+            model.forward(x, training=True)
+    finally:
+        for layer, rate in drops:
+            layer.rate = rate
+        for layer, momentum in zip(norms, kept, strict=True):
+            layer.momentum = momentum
+        for layer in model.walk():
+            layer.cache = None
