@@ -104,7 +104,7 @@ def _gather_tables(xp, kernel, stride):
 
 def _correlate(xp, w, stride):
     """The sum at the top of this page, without padding: xp (N, Hp, Wp, C), w (kh, kw, C, O) -> (N, Ho, Wo, O)."""
-    kh, kw, channels, filters = w.shape
+    (kh, kw), filters = w.shape[:2], w.shape[3]
     size = output_size(xp.shape[1:3], (kh, kw), stride, (0, 0))
     base, off = _gather_tables(xp, (kh, kw), stride)
     tiles = bits.tile(w.reshape(-1, filters))
@@ -134,7 +134,7 @@ def _input_gradient(dout, w, size, stride, padding):
     """dx (N, H, W, C) from dout (N, Ho, Wo, O) and w (kh, kw, C, O).
 
     Rows y = s q + r - p with one remainder r meet only the taps a = r, r + s, ...: for those rows the sum is an
-    ordinary stride-1 convolution of dout with these taps, turned round. So: one product for each of the s x s remainders.
+    ordinary stride-1 convolution of dout with these taps, turned round. One product for each of the s x s remainders.
     """
     if dout.shape[1:3] == (1, 1) and size == w.shape[:2]:  # one output pixel sees the whole map: a matrix product
         flat = w.reshape(1, 1, -1, w.shape[3]).swapaxes(2, 3)

@@ -83,7 +83,7 @@ def binarization_errors(model, batches, form="mse"):
             model.forward(x)
             count += len(x)
     if not sums:
-        raise ValueError("model: no layer with binary inputs saw a batch; the metric needs a trained fully binary network")
+        raise ValueError("model: no layer with binary inputs saw a batch; the metric needs a trained FBin network")
     order = [layer.name for layer in model.walk() if layer.name in sums]
     return {name: _error(sums[name] / count, form) for name in order}
 
@@ -168,8 +168,8 @@ def kmeans_1d(values, clusters):
 def partition(scores, ratio, clusters=2, *, total=None):
     """Choose the layers to keep real: the highest clusters of the scores that fit the ratio.
 
-    Clusters are taken from the highest mean downwards while the layers taken are at most ``ratio * total``. Where even the
-    first is too large, the scores are clustered again into one cluster more.
+    Clusters are taken from the highest mean downwards while the layers taken are at most ``ratio * total``. Where
+    even the first is too large, the scores are clustered again into one cluster more.
 
     Parameters
     ----------

@@ -281,8 +281,8 @@ def _make_weight_gather(lanes):
     def weight_gather(start, stop, x, base, off, dout, dw):
         """dw[k, o] += sum_m x[base[m] + off[k]] * dout[m, o]: the forward product with base and off exchanged.
 
-        dout is (M, tiles, lanes), dw (K, tiles, lanes). Pixels are summed in blocks of BLOCK, which keeps dout in the cache and the
-        rounding small; the order of the sums is fixed whatever the number of threads.
+        dout is (M, tiles, lanes), dw (K, tiles, lanes). Pixels are summed in blocks of BLOCK, which keeps dout in
+        the cache and the rounding small; the order of the sums is fixed whatever the number of threads.
         """
         a0, a1, a2, a3 = (np.empty(lanes, x.dtype), np.empty(lanes, x.dtype),
                           np.empty(lanes, x.dtype), np.empty(lanes, x.dtype))  # fmt: skip
@@ -384,15 +384,19 @@ def batchnorm_dx(start, stop, x, dout, a, b, c, dx):
 @njit(**_OPTIONS)
 def relu(start, stop, x, out):
     """out = max(x, 0) over flat arrays; NaN stays NaN."""
+    zero = x.dtype.type(0)  # a plain 0 would turn the whole loop into float64
     for i in range(start, stop):
-        out[i] = x[i] if not x[i] <= 0 else 0
+        v = x[i]
+        out[i] = zero if v <= zero else v
 
 
 @njit(**_OPTIONS)
 def relu_dx(start, stop, out, dout, dx):
     """dx = dout where the output was positive, 0 elsewhere, over flat arrays."""
+    zero = dx.dtype.type(0)
     for i in range(start, stop):
-        dx[i] = dout[i] if out[i] > 0 else 0
+        d = dout[i]
+        dx[i] = d if out[i] > zero else zero
 
 
 @njit(**_OPTIONS)
@@ -421,7 +425,7 @@ def max_pool(start, stop, x, kh, kw, sh, sw, ph, pw, out, tap):
 @njit(**_OPTIONS)
 def max_pool_dx(start, stop, dout, tap, kh, kw, sh, sw, ph, pw, dx):
     """dx += dout at the tap that won; dx starts as zeros. Windows may overlap: one image is one thread's."""
-    height, width = dx.shape[1], dx.shape[2]
+    height, width, zero = dx.shape[1], dx.shape[2], dx.dtype.type(0)
     for n in range(start, stop):
         for i in range(dout.shape[1]):
             for j in range(dout.shape[2]):
@@ -431,4 +435,5 @@ def max_pool_dx(start, stop, dout, tap, kh, kw, sh, sw, ph, pw, dx):
                         here = np.uint8((y - i * sh + ph) * kw + z - j * sw + pw)
                         row = dx[n, y, z]
                         for c in range(d.size):
-                            row[c] += d[c] if at[c] == here else 0
+                            v = d[c]
+                            row[c] += v if at[c] == here else zero

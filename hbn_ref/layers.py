@@ -1,6 +1,6 @@
 """Chapter 4, layers: what stands between convolutions, and the objects that hold state.
 
-The first half of this page is plain functions, forward returning ``(out, cache)`` and backward taking ``(dout, cache)``.
+The first half of this page is plain functions: forward returns ``(out, cache)``, backward takes ``(dout, cache)``.
 The second half wraps them, and the convolutions of chapter 3, in thin objects with `forward`, `backward` and
 named parameters. There is no automatic differentiation: a container calls its layers' backward in reverse.
 
@@ -98,10 +98,11 @@ def batchnorm_backward(dout, cache):
 # ---------------------------------------------------------------------------------- ReLU, PReLU, dropout
 
 
-def relu_forward(x):
-    """``out = max(x, 0)``; the cache is the output itself."""
-    out = np.empty(x.shape, x.dtype)
-    kernels.run(kernels.relu, x.size, np.ascontiguousarray(x).reshape(-1), out.reshape(-1), work=x.size)
+def relu_forward(x, in_place=False):
+    """``out = max(x, 0)``; the cache is the output itself. ``in_place`` overwrites x, which saves a map of memory."""
+    x = np.ascontiguousarray(x)
+    out = x if in_place else np.empty(x.shape, x.dtype)
+    kernels.run(kernels.relu, x.size, x.reshape(-1), out.reshape(-1), work=x.size)
     return out, out
 
 
@@ -394,10 +395,14 @@ class BatchNorm(Layer):
 
 
 class ReLU(Layer):
-    """max(x, 0)."""
+    """max(x, 0). ``in_place`` only where nobody else holds the input: right after a convolution or BatchNorm."""
+
+    def __init__(self, name="", in_place=False):
+        super().__init__(name)
+        self.in_place = in_place
 
     def _forward(self, x, training):
-        return relu_forward(x)
+        return relu_forward(x, self.in_place)
 
     def _backward(self, dout, cache):
         return relu_backward(dout, cache)

@@ -121,7 +121,8 @@ def resolve_keep_real(definition, keep_real):
         if wanted not in names:
             raise ValueError(f"keep_real: no layer {wanted!r}; the layers are {', '.join(names)}")
         if wanted in (names[0], names[-1]):
-            raise ValueError(f"keep_real: {wanted} has real inputs in every variant; choose among {', '.join(names[1:-1])}")
+            others = ", ".join(names[1:-1])
+            raise ValueError(f"keep_real: {wanted} has real inputs in every variant; choose among {others}")
         chosen.add(wanted)
     return [name for name in names if name in chosen]
 
@@ -191,7 +192,7 @@ class _Builder:
             yield layers.BinaryWeightConv(name, w, **geometry, rule=spec["rule"])
             yield layers.BatchNorm(f"{name}.bn", filters)
         if item["relu"]:
-            yield layers.ReLU(f"{name}.relu")
+            yield layers.ReLU(f"{name}.relu", in_place=True)
 
     def _classifier(self, item, shape):
         self._next(item)
@@ -275,7 +276,8 @@ def build(
 
 def from_spec(spec):
     """Build the network that ``spec``, the record kept by `build`, describes."""
-    made, shape = _Builder(spec).sequence(spec["definition"], (spec["input_size"], spec["input_size"], spec["in_channels"]))
+    image = (spec["input_size"], spec["input_size"], spec["in_channels"])
+    made, shape = _Builder(spec).sequence(spec["definition"], image)
     expected = (1, 1, spec["num_classes"])
     if shape != expected:
         raise ValueError(f"definition: its end has the shape {shape}, expected {expected}; end it with a classifier")

@@ -1,0 +1,168 @@
+"""What every source of drawings or photos ends up as: three splits of 8-bit images, and how to prepare them."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from . import augment
+from .errors import DataError
+
+MIN_SIZE = 16
+# Normalisation of the authors' code for drawings; the customary ImageNet figures for photos.
+SKETCH_MEAN, SKETCH_STD = 0.06, 0.93
+PHOTO_MEAN, PHOTO_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+GREY_PHOTO_MEAN, GREY_PHOTO_STD = 0.449, 0.226
+TEST_SHARE, VALIDATION_SHARE = 26 / 80, 6 / 80
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Images and labels in three splits, with what a network needs to know to prepare them.
+
+    Attributes
+    ----------
+    name : str
+    classes : tuple of str
+        Alphabetical; label k is `classes[k]`.
+    train, validation, test : tuple of (images, labels)
+        images: uint8 (N, S, S, C), S = `preprocessing["stored"]`; labels: int64 (N,).
+        Drawings hold ink: 0 is paper, 255 is a stroke. Photos hold plain brightness.
+    preprocessing : dict
+        Plain JSON: size, stored, channels, kind ("sketch" or "photo"), mean, std; for drawings also solid.
+        It travels with a saved model, so that new images can be prepared the same way.
+    """
+
+    name: str
+    classes: tuple
+    train: tuple = field(repr=False)
+    validation: tuple = field(repr=False)
+    test: tuple = field(repr=False)
+    preprocessing: dict
+
+    def training_batch(self, images, rng):
+        """Randomly warped float32 (B, size, size, C) from stored images; see `augment.training_batch`."""
+        return augment.training_batch(images, rng, self.preprocessing)
+
+    def evaluation_batch(self, images):
+        """Centre crops, float32 (B, size, size, C); see `augment.evaluation_batch`."""
+        return augment.evaluation_batch(images, self.preprocessing)
+
+    def ten_crops(self, images):
+        """Corners, centre and their mirror images, float32 (10, B, size, size, C); see `augment.ten_crops`."""
+        return augment.ten_crops(images, self.preprocessing)
+
+
+def check_size(size):
+    """The wanted image size as an int of at least 16, or DataError."""
+    if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < MIN_SIZE:
+        raise DataError(f"size is {size!r}; expected a whole number of pixels, {MIN_SIZE} or more, such as 64")
+    return int(size)
+
+
+def check_seed(seed):
+    """The seed as an int >= 0, or DataError."""
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
+        raise DataError(f"seed is {seed!r}; expected a whole number, 0 or more")
+    return int(seed)
+
+
+def make_preprocessing(size, kind="sketch", channels=1):
+    """The dictionary that describes how stored images become a network's input.
+
+    Parameters
+    ----------
+    size : int
+        Side of the network's input; images are stored at 9/8 of it, room for crops.
+    kind : {"sketch", "photo"}
+    channels : {1, 3}
+    """
+    size = check_size(size)
+    about = {"size": size, "stored": size * 9 // 8, "channels": channels, "kind": kind}
+    if kind == "sketch":
+        return about | {"mean": SKETCH_MEAN, "std": SKETCH_STD, "solid": list(augment.SOLID)}
+    if channels == 3:
+        return about | {"mean": list(PHOTO_MEAN), "std": list(PHOTO_STD)}
+    return about | {"mean": GREY_PHOTO_MEAN, "std": GREY_PHOTO_STD}
+
+
+def choose_classes(available, classes, source):
+    """The chosen class names, alphabetical.
+
+    Parameters
+    ----------
+    available : sequence of str
+        All classes of the source, alphabetical.
+    classes : None, int or sequence of str
+        None: all; N: the first N; names: those.
+    source : str
+        For the messages.
+
+    Raises
+    ------
+    DataError
+        Unknown or repeated names, more than there are, fewer than 2.
+    """
+    available = list(available)
+    if classes is None:
+        chosen = available
+    elif isinstance(classes, (int, np.integer)) and not isinstance(classes, bool):
+        if classes > len(available):
+            raise DataError(f"{classes} classes asked for, {source} has {len(available)}; ask for that many or fewer")
+        chosen = available[: max(int(classes), 0)]
+    else:
+        chosen = _named_classes(available, classes, source)
+    if len(chosen) < 2:
+        names = f" ({', '.join(chosen)})" if chosen else ""
+        raise DataError(f"{len(chosen)} class{'' if len(chosen) == 1 else 'es'}{names} from {source}; expected 2 or more")
+    return tuple(chosen)
+
+
+def _named_classes(available, classes, source):
+    if isinstance(classes, str) or not hasattr(classes, "__iter__"):
+        raise DataError(f"classes is {classes!r}; expected a whole number or a list of class names")
+    names = list(classes)
+    unknown = [name for name in names if name not in available]
+    if unknown:
+        some = ", ".join(available[:8]) + (", ..." if len(available) > 8 else "")
+        raise DataError(f"no class {unknown[0]!r} in {source}; its {len(available)} classes are {some}")
+    if len(set(names)) < len(names):
+        raise DataError(f"classes names {next(n for n in names if names.count(n) > 1)!r} twice; name each class once")
+    return sorted(names)
+
+
+def split_counts(count):
+    """How many of a class's `count` images go to (train, validation, test): 48, 6, 26 of 80, or in proportion."""
+    test = max(1, round(count * TEST_SHARE))
+    validation = max(1, round(count * VALIDATION_SHARE))
+    return count - test - validation, validation, test
+
+
+def split_class(count, seed, index, name):
+    """Positions of one class's images in (train, validation, test), int64, disjoint, all of them.
+
+    Parameters
+    ----------
+    count : int
+    seed : int
+    index : int
+        The class's place in the source's full list, so that choosing fewer classes moves no image.
+    name : str
+        For the message.
+
+    Raises
+    ------
+    DataError
+        Fewer than 3 images.
+    """
+    if count < 3:
+        raise DataError(f"class {name!r} has {count} image{'s' * (count != 1)}; expected 3 or more: to learn, to choose, to test")
+    train, validation, _ = split_counts(count)
+    order = np.random.default_rng([seed, index]).permutation(count)
+    return tuple(np.sort(part) for part in np.split(order, [train, train + validation]))
+
+
+def stack_split(parts):
+    """One (images, labels) from a list of each class's images; label = place in the list."""
+    images = np.concatenate(parts)
+    labels = np.repeat(np.arange(len(parts), dtype=np.int64), [len(part) for part in parts])
+    return images, labels

@@ -1,0 +1,170 @@
+"""The command line: ``python -m hbn_ref study | train | evaluate | summary``. Parses and calls; no logic lives here."""
+
+import argparse
+import json
+import shlex
+import sys
+import time
+from pathlib import Path
+
+import data_tools
+
+from . import cost, hybrid, kernels, models, plots, study, train
+
+
+def _names(text):
+    """A comma-separated list; whole numbers become layer numbers."""
+    return [int(part) if part.isdigit() else part for part in text.split(",") if part]
+
+
+def _classes(text):
+    return int(text) if text.isdigit() else _names(text)
+
+
+def _out_file(text):
+    return Path(text if text.endswith(".npz") else text + ".npz")
+
+
+def _load_data(args):
+    return data_tools.load(args.data, classes=args.classes, size=args.size, seed=args.seed)
+
+
+def _study(args):
+    data = _load_data(args)
+    options = "model epochs batch seed ratio clusters gamma form lr last_layer estimator".split()
+    chosen = {name: getattr(args, name) for name in options}
+    command = shlex.join(["python", "-m", "hbn_ref", *args.argv])
+    started = time.perf_counter()
+    report = study.run(data, args.out, variants=_names(args.variants), command=command, **chosen)
+    plots.save(plots.study(report), args.out / "study.png")
+    print(study.table(report))
+    print(f"\n{time.perf_counter() - started:.0f} s; wrote {args.out}/report.json, study.png and the trained networks")
+
+
+def _train(args):
+    data = _load_data(args)
+    about = data.preprocessing
+    model = models.build(
+        args.model, args.variant, num_classes=len(data.classes), in_channels=about["channels"],
+        input_size=about["size"], keep_real=args.keep_real, last_layer=args.last_layer, seed=args.seed,
+        estimator=args.estimator,
+    )  # fmt: skip
+    checkpoint = args.out.with_suffix(".checkpoint.npz")
+    train.fit(
+        model, *data.train, epochs=args.epochs, batch=args.batch, lr=args.lr, optimizer=args.optimizer,
+        schedule=args.schedule, weight_decay=args.weight_decay, seed=args.seed, prepare=data.training_batch,
+        checkpoint=checkpoint,
+        validate=lambda m: {"val_top1": train.evaluate(m, *data.validation, prepare=data.evaluation_batch)["top1"]},
+    )  # fmt: skip
+    models.save(model, args.out, classes=data.classes, preprocessing=about)
+    checkpoint.unlink()
+    found = train.evaluate(model, *data.validation, prepare=data.evaluation_batch)
+    print(f"validation top-1 {found['top1']:.1f} %, top-5 {found['top5']:.1f} %; wrote {args.out}")
+
+
+def _evaluate(args):
+    model, classes, preprocessing = models.load(args.model)
+    data = data_tools.load(args.data, classes=classes, size=preprocessing["size"], seed=args.seed)
+    prepare = data.ten_crops if args.crops == 10 else data.evaluation_batch
+    found = train.evaluate(model, *getattr(data, args.split), prepare=prepare)
+    print(
+        f"{args.split}: top-1 {found['top1']:.2f} %, top-5 {found['top5']:.2f} %, loss {found['loss']:.4f},"
+        f" {found['count']} drawings, {args.crops} crop{'s' * (args.crops > 1)}"
+    )
+
+
+def _summary(args):
+    if Path(args.model).suffix == ".npz":
+        model, _, _ = models.load(args.model)
+    else:
+        name, _, variant = args.model.rpartition("-")
+        model = models.build(
+            name, variant, num_classes=args.classes, in_channels=args.channels, input_size=args.size,
+            keep_real=args.keep_real, last_layer=args.last_layer,
+        )  # fmt: skip
+    print(json.dumps(cost.table(model), indent=1) if args.json else cost.summary(model))
+
+
+def _add_data(parser, default="doodles"):
+    parser.add_argument(
+        "--data", default=default, help="doodles, tuberlin, an archive or a folder (default: %(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the split, the weights and the training")
+    parser.add_argument("--threads", type=int, help="kernel threads (default: all cores)")
+
+
+def _add_training(parser, epochs):
+    _add_data(parser)
+    parser.add_argument("--classes", type=_classes, help="how many, or names with commas between (default: all)")
+    parser.add_argument("--size", type=int, default=64, help="side of the images that the network sees")
+    parser.add_argument("--model", default="small", choices=tuple(models.NETWORKS))
+    parser.add_argument("--epochs", type=int, default=epochs)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--lr", type=float, default=study.LEARNING_RATE)
+    parser.add_argument("--last-layer", choices=("real", "binary"), default="real", help="weights of the classifier")
+    parser.add_argument("--estimator", choices=("ste", "approx_sign", "swish_sign"), default="ste")
+
+
+def parser():
+    """Return the argument parser of all commands."""
+    top = argparse.ArgumentParser(prog="python -m hbn_ref", description="Hybrid Binary Networks in NumPy and Numba.")
+    commands = top.add_subparsers(dest="name", required=True, metavar="COMMAND")
+
+    p = commands.add_parser("study", help="train the variants, choose layers, train the hybrid, compare")
+    _add_training(p, epochs=16)
+    p.add_argument("--variants", default=",".join(models.VARIANTS), help="with commas between (default: %(default)s)")
+    p.add_argument("--ratio", type=float, default=study.RATIO, help="share of layers that may stay real (%(default)s)")
+    p.add_argument("--clusters", type=int, default=study.CLUSTERS, help="clusters of scores, at first (%(default)s)")
+    p.add_argument("--gamma", type=float, help="weight of 1 / cost in the score (default: equal means of both terms)")
+    p.add_argument("--form", choices=hybrid.FORMS, default="mse", help="of the binarization error")
+    p.add_argument("--out", type=Path, default=Path("runs/study"), help="folder; an interrupted study goes on there")
+    p.set_defaults(run=_study)
+
+    p = commands.add_parser("train", help="train one network")
+    _add_training(p, epochs=16)
+    p.add_argument("--variant", choices=models.VARIANTS, default="fbin")
+    p.add_argument("--keep-real", type=_names, default=(), help="layers of a hybrid, names or numbers, commas between")
+    p.add_argument("--optimizer", choices=tuple(train.OPTIMIZERS), default="adam")
+    p.add_argument("--schedule", choices=tuple(train.SCHEDULES), default="cosine")
+    p.add_argument("--weight-decay", type=float, default=0.0, help="of real weights")
+    p.add_argument("--out", type=_out_file, default=Path("runs/model.npz"), help="model file (default: %(default)s)")
+    p.set_defaults(run=_train)
+
+    p = commands.add_parser("evaluate", help="accuracy of a trained network")
+    p.add_argument("model", type=Path, metavar="MODEL", help="a model file (.npz)")
+    _add_data(p)
+    p.add_argument("--split", choices=("train", "validation", "test"), default="test")
+    p.add_argument("--crops", type=int, choices=(1, 10), default=1)
+    p.set_defaults(run=_evaluate)
+
+    p = commands.add_parser("summary", help="cost of a network, layer by layer")
+    p.add_argument("model", metavar="MODEL", help="a model file (.npz), or NAME-VARIANT such as small-fbin")
+    p.add_argument("--size", type=int, default=64)
+    p.add_argument("--channels", type=int, default=1)
+    p.add_argument("--classes", type=int, default=250)
+    p.add_argument("--keep-real", type=_names, default=())
+    p.add_argument("--last-layer", choices=("real", "binary"), default="real")
+    p.add_argument("--json", action="store_true", help="print the table as JSON")
+    p.set_defaults(run=_summary, threads=None)
+    return top
+
+
+def main(argv=None):
+    """Run one command; return its exit code: 0, 2 for bad input, 130 for Ctrl-C."""
+    args = parser().parse_args(argv)
+    args.argv = sys.argv[1:] if argv is None else list(argv)
+    try:
+        if args.threads is not None:
+            kernels.set_num_threads(args.threads)
+        args.run(args)
+    except (ValueError, OSError, FloatingPointError) as error:
+        print(f"hbn_ref {args.name}: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"\nhbn_ref {args.name}: interrupted; the same command goes on where it was", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,244 @@
+"""Top floor, study: the paper's experiment from end to end.
+
+Train the variants, measure on the trained fully binary network where binarizing the inputs hurts, choose layers, train
+that hybrid, and put accuracy beside cost. Test drawings are opened once a variant, after its last epoch; the layers
+are chosen on validation drawings.
+
+`run` takes arrays and functions, not paths: any object with the attributes of `data_tools.Dataset` will do.
+"""
+
+import datetime
+import os
+import platform
+import time
+import zlib
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from . import cost, files, hybrid, kernels, layers, models, train
+from .checks import one_of
+
+REPORT_FORMAT = "hbn_ref study 1"
+LEARNING_RATE = 0.003
+WEIGHT_DECAY = {"fprec": 1e-4}  # binary weights have none: see train.Optimizer
+RATIO, CLUSTERS = 0.6, 3  # the share of the binarizable layers that a hybrid may keep real; the P to begin with
+TABLE = {
+    "variant": "variant", "top1": "top-1 %", "top5": "top-5 %", "macs_real": "real MACs", "macs_binary": "binary MACs",
+    "equivalent_ops": "equivalent ops", "weight_bytes": "weight bytes", "ms_per_image": "ms/image",
+    "train_seconds": "training s",
+}  # fmt: skip
+
+
+def machine():
+    """Return what a timing depends on: processor, threads, versions, and today's date."""
+    processor = platform.processor() or platform.machine()
+    if os.path.exists("/proc/cpuinfo"):
+        names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+        processor = names[0].partition(":")[2].strip() if names else processor
+    packages = {name: version(name) for name in ("numpy", "numba")}
+    return {
+        "processor": processor, "cores": os.cpu_count(), "threads": kernels.get_num_threads(),
+        "system": platform.system(), "python": platform.python_version(), **packages,
+        "date": datetime.date.today().isoformat(),
+    }  # fmt: skip
+
+
+def milliseconds_per_image(model, x, repeats=30):
+    """Median time of an evaluation forward pass of one image on one thread, weights packed beforehand, in ms."""
+    threads = kernels.get_num_threads()
+    kernels.set_num_threads(1)
+    try:
+        with layers.packed_weights(model):
+            for _ in range(3):
+                model.forward(x[:1])
+            times = []
+            for _ in range(repeats):
+                started = time.perf_counter()
+                model.forward(x[:1])
+                times.append(time.perf_counter() - started)
+    finally:
+        kernels.set_num_threads(threads)
+    return 1000 * float(np.median(times))
+
+
+def choose_layers(model, batches, *, ratio=RATIO, clusters=CLUSTERS, gamma=None, form="mse"):
+    """Steps 1 to 4 of chapter 8 on a trained fully binary network.
+
+    Returns
+    -------
+    rows : list of dict
+        layer, number, error, macs, score, kept_real for each layer with binary inputs
+    gamma : float, the one used
+    """
+    errors = hybrid.binarization_errors(model, batches, form)
+    costs = [row for row in cost.table(model)["layers"] if row["layer"] in errors]
+    macs, values = [row["macs"] for row in costs], list(errors.values())
+    gamma = hybrid.balanced_gamma(values, macs) if gamma is None else gamma
+    scores = hybrid.metric(values, macs, gamma)
+    kept = hybrid.partition(scores, ratio, clusters)
+    rows = [
+        {
+            "layer": row["layer"], "number": row["number"], "error": values[i], "macs": macs[i],
+            "score": float(scores[i]), "kept_real": i in kept,
+        }
+        for i, row in enumerate(costs)
+    ]  # fmt: skip
+    return rows, gamma
+
+
+class Study:
+    """One study and its folder: what is finished stands in progress.json, what is running in a checkpoint."""
+
+    def __init__(self, data, out, settings, command="", progress=True):
+        self.data, self.out, self.settings, self.progress = data, Path(out), settings, progress
+        self.report = {
+            "format": REPORT_FORMAT, "data": data.name, "classes": list(data.classes), "seed": settings["seed"],
+            "epochs": settings["epochs"], "command": command, "machine": machine(), "settings": settings,
+            "variants": {}, "metric": [], "gamma": None,
+        }  # fmt: skip
+        self.finished = False
+        self._resume()
+
+    def _resume(self):
+        for name, finished in (("report.json", True), ("progress.json", False)):
+            path = self.out / name
+            if path.exists():
+                found = files.read_json(path)
+                theirs = found.get("settings") if isinstance(found, dict) else None
+                if not isinstance(theirs, dict):
+                    raise files.FileError(f"{path}: not a report of a study; choose another --out")
+                ours = files.plain(self.settings)
+                differing = [key for key in ours if theirs.get(key) != ours[key]]
+                if differing:
+                    names = ", ".join(differing)
+                    raise files.FileError(f"{path}: a study with other settings ({names}); choose another --out")
+                self.report, self.finished = found, finished
+                return
+
+    def _save(self):
+        files.write_json(self.out / "progress.json", self.report)
+
+    def build(self, variant, keep_real=()):
+        """Return the untrained network of a variant."""
+        s, p = self.settings, self.data.preprocessing
+        return models.build(
+            s["model"], variant, num_classes=len(self.data.classes), in_channels=p["channels"], input_size=p["size"],
+            keep_real=keep_real, last_layer="real" if variant == "fprec" else s["last_layer"], seed=s["seed"],
+            width=s["width"], estimator=s["estimator"],
+        )  # fmt: skip
+
+    def train(self, variant, keep_real=()):
+        """Train and judge one variant unless that is done; its model file and its entry in the report are written."""
+        path, data, s = self.out / f"{variant}.npz", self.data, self.settings
+        if variant in self.report["variants"] and path.exists():
+            return
+        model, checkpoint = self.build(variant, keep_real), self.out / f"{variant}.checkpoint.npz"
+
+        def validate(model):
+            found = train.evaluate(model, *data.validation, prepare=data.evaluation_batch)
+            return {"val_top1": found["top1"], "val_loss": found["loss"]}
+
+        history = train.fit(
+            model, *data.train, epochs=s["epochs"], batch=s["batch"], lr=s["lr"], seed=s["seed"],
+            weight_decay=WEIGHT_DECAY.get(variant, 0.0), prepare=data.training_batch, validate=validate,
+            checkpoint=checkpoint, progress=self.progress,
+        )  # fmt: skip
+        models.save(model, path, classes=data.classes, preprocessing=data.preprocessing)
+        found = train.evaluate(model, *data.test, prepare=data.evaluation_batch)
+        total = cost.table(model)["total"]
+        self.report["variants"][variant] = {
+            "top1": found["top1"], "top5": found["top5"], "count": found["count"],
+            **{key: total[key] for key in ("macs_real", "macs_binary", "equivalent_ops", "weight_bytes")},
+            "ms_per_image": milliseconds_per_image(model, data.evaluation_batch(data.test[0][:1])),
+            "train_seconds": sum(row["seconds"] for row in history), "kept_real": list(model.spec["keep_real"]),
+            "history": history,
+        }  # fmt: skip
+        self._save()
+        checkpoint.unlink(missing_ok=True)
+
+    def choose(self):
+        """Measure the metric on the trained FBin network's validation drawings; return the layers to keep real."""
+        if not self.report["metric"]:
+            s, (images, _) = self.settings, self.data.validation
+            model, _, _ = models.load(self.out / "fbin.npz")
+            batches = train.batches(images, s["batch"], self.data.evaluation_batch)
+            options = {key: s[key] for key in ("ratio", "clusters", "gamma", "form")}
+            self.report["metric"], self.report["gamma"] = choose_layers(model, batches, **options)
+            self._save()
+        return [row["layer"] for row in self.report["metric"] if row["kept_real"]]
+
+    def run(self):
+        """Do all that is not yet done, and return the report."""
+        if not self.finished:
+            wanted = self.settings["variants"]
+            for variant in models.VARIANTS:
+                if variant != "hybrid" and (variant in wanted or (variant == "fbin" and "hybrid" in wanted)):
+                    self.train(variant)
+            if "hybrid" in wanted:
+                self.train("hybrid", self.choose())
+            files.write_json(self.out / "report.json", self.report)
+            (self.out / "progress.json").unlink(missing_ok=True)
+            self.finished = True
+        return self.report
+
+
+def run(
+    data, out, *, model="small", epochs=16, batch=64, seed=0, variants=models.VARIANTS, ratio=RATIO, clusters=CLUSTERS,
+    gamma=None, form="mse", lr=LEARNING_RATE, last_layer="real", width=1, estimator="ste", command="", progress=True,
+):  # fmt: skip
+    """Run a study into the folder ``out``, or go on with one that was interrupted there.
+
+    Parameters
+    ----------
+    data : an object like data_tools.Dataset
+        name, classes, train, validation, test (pairs of images and labels), preprocessing (size, channels, ...),
+        training_batch(images, rng), evaluation_batch(images)
+    out : path of a folder
+    model : str, a network of chapter 5
+    epochs, batch, seed, lr, last_layer, width, estimator : see `train.fit` and `models.build`
+    variants : the ones to train; a hybrid needs fbin, which is added
+    ratio, clusters, gamma, form : see `hybrid.partition`, `hybrid.metric` and `hybrid.binarization_error`
+
+    Returns
+    -------
+    report : dict
+        What is also written to ``out/report.json``: data, classes, seed, epochs, command, machine, variants, metric.
+        Each variant's network is written to ``out/VARIANT.npz``.
+
+    Raises
+    ------
+    files.FileError
+        The folder holds a study with other settings, or a damaged file.
+    """
+    for variant in variants:
+        one_of("variants", variant, models.VARIANTS)
+    one_of("form", form, hybrid.FORMS)
+    settings = {
+        "model": model, "epochs": epochs, "batch": batch, "seed": seed,
+        "variants": [v for v in models.VARIANTS if v in variants], "ratio": ratio, "clusters": clusters, "gamma": gamma,
+        "form": form, "lr": lr, "last_layer": last_layer, "width": width, "estimator": estimator,
+        "preprocessing": data.preprocessing,
+        "drawings": [len(part[1]) for part in (data.train, data.validation, data.test)],
+        "checksum": zlib.crc32(np.ascontiguousarray(data.train[0])),
+    }  # fmt: skip
+    hybrid.partition([1.0, 2.0], ratio, clusters)  # refuse bad values now, not after an hour of training
+    return Study(data, out, settings, command, progress).run()
+
+
+def table(report):
+    """Return the report's table, and the choice of layers, as text."""
+    rows = [{"variant": name, **found} for name, found in report["variants"].items()]
+    lines = [cost.format_table([{title: row[key] for key, title in TABLE.items()} for row in rows], TABLE.values())]
+    if report["metric"]:
+        columns = ("layer", "error", "macs", "score", "kept_real")
+        rows = [{**row, "error": f"{row['error']:.3f}", "score": f"{row['score']:.3f}",
+                 "kept_real": "real" if row["kept_real"] else ""} for row in report["metric"]]  # fmt: skip
+        kept = [row["layer"] for row in report["metric"] if row["kept_real"]]
+        lines += [
+            "",
+            f"Kept real: {', '.join(kept) or 'none'}, by error + gamma / cost share, gamma = {report['gamma']:.4g}",
+            cost.format_table(rows, columns),
+        ]
+    return "\n".join(lines)
