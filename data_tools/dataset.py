@@ -113,7 +113,9 @@ def choose_classes(available, classes, source):
         chosen = _named_classes(available, classes, source)
     if len(chosen) < 2:
         names = f" ({', '.join(chosen)})" if chosen else ""
-        raise DataError(f"{len(chosen)} class{'' if len(chosen) == 1 else 'es'}{names} from {source}; expected 2 or more")
+        raise DataError(
+            f"{len(chosen)} class{'' if len(chosen) == 1 else 'es'}{names} from {source}; expected 2 or more"
+        )
     return tuple(chosen)
 
 
@@ -155,7 +157,9 @@ def split_class(count, seed, index, name):
         Fewer than 3 images.
     """
     if count < 3:
-        raise DataError(f"class {name!r} has {count} image{'s' * (count != 1)}; expected 3 or more: to learn, to choose, to test")
+        raise DataError(
+            f"class {name!r} has {count} image{'s' * (count != 1)}; expected 3 or more: to learn, to choose, to test"
+        )
     train, validation, _ = split_counts(count)
     order = np.random.default_rng([seed, index]).permutation(count)
     return tuple(np.sort(part) for part in np.split(order, [train, train + validation]))

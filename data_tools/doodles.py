@@ -230,9 +230,7 @@ def _face(rng):
 def _cat_head(rng, x, y, size):
     wide = rng.uniform(0.95, 1.15)
     strokes = [ellipse(0, 0, wide, 0.9)]
-    strokes += both_sides(
-        line((wide * 0.25, -0.85), (wide * 0.75, -rng.uniform(1.2, 1.5)), (wide * 0.9, -0.4))
-    )
+    strokes += both_sides(line((wide * 0.25, -0.85), (wide * 0.75, -rng.uniform(1.2, 1.5)), (wide * 0.9, -0.4)))
     strokes += _features(rng, 0.9)
     for slope in np.linspace(-0.2, 0.2, rng.integers(2, 4)) if _chance(rng, 0.75) else ():  # whiskers
         strokes += both_sides(line((0.35, 0.25), (wide * 1.3, 0.2 + slope)))
@@ -373,9 +371,7 @@ def _fish(rng):
     strokes += _maybe(rng, 0.45, line((-0.2, high * 0.2), (0.1, high * 0.5), (-0.15, high * 0.5)))
     scales = [arc(x, y * high, 0.1, 0.12, -80, 80) for x in (-0.25, 0.0) for y in (-0.4, 0, 0.4)]
     strokes += _maybe(rng, 0.3, *scales)
-    strokes += _maybe(
-        rng, 0.15, *[ellipse(-1.1 - 0.1 * i, -0.3 - 0.2 * i, 0.05) for i in range(3)]
-    )  # bubbles
+    strokes += _maybe(rng, 0.15, *[ellipse(-1.1 - 0.1 * i, -0.3 - 0.2 * i, 0.05) for i in range(3)])  # bubbles
     return strokes
 
 

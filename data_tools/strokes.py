@@ -92,10 +92,7 @@ def curve(*points, closed=False):
     before, a, b, after = (knots[i : len(knots) - 3 + i, None] for i in range(4))
     t = np.linspace(0.0, 1.0, 6, endpoint=False)[:, None]
     pieces = 0.5 * (
-        2 * a
-        + (b - before) * t
-        + (2 * before - 5 * a + 4 * b - after) * t**2
-        + (3 * a - before - 3 * b + after) * t**3
+        2 * a + (b - before) * t + (2 * before - 5 * a + 4 * b - after) * t**2 + (3 * a - before - 3 * b + after) * t**3
     )
     return np.concatenate([pieces.reshape(-1, 2), knots[-2:-1]])
 
@@ -139,9 +136,7 @@ def ring(rng, x, y, inner, outer, count, shape, start=0.0, stop=2 * np.pi):
         elif shape == "spike":
             points = line(base - side, tip, base + side)
         elif shape == "wave":
-            points = curve(
-                base, base * 0.7 + tip * 0.3 + side * 0.4, base * 0.3 + tip * 0.7 - side * 0.4, tip
-            )
+            points = curve(base, base * 0.7 + tip * 0.3 + side * 0.4, base * 0.3 + tip * 0.7 - side * 0.4, tip)
         else:
             wide = side * rng.uniform(1.0, 1.5)
             points = curve(base - side, (base + tip) / 2 - wide, tip, (base + tip) / 2 + wide, base + side)

@@ -70,11 +70,17 @@ def binary_weight(w):
     return alpha(w) * sign(w)
 
 
+def _same_shape(dout, x):
+    if np.shape(dout) != np.shape(x):
+        raise ValueError(f"dout: expected the shape of x, {np.shape(x)}, got {np.shape(dout)}")
+
+
 def ste_backward(dout, x):
     """Straight-through estimator: ``dx = dout 1[|x| < 1]``, the derivative of clip(x, -1, 1).
 
     Bengio et al. 2013; with the window, Hubara et al. 2016. x and dout have one shape and type.
     """
+    _same_shape(dout, x)
     return dout * (np.abs(x) < 1)
 
 
@@ -84,6 +90,7 @@ def approx_sign_backward(dout, x):
     The derivative of a parabola on either side of 0, ``2x + x^2`` for -1 <= x < 0 and ``2x - x^2`` for
     0 <= x < 1 (Bi-Real Net, Liu et al. 2018).
     """
+    _same_shape(dout, x)
     return dout * np.maximum(2 - 2 * np.abs(x), 0)
 
 
@@ -93,6 +100,7 @@ def swish_sign_backward(dout, x, beta=5.0):
     The derivative of ``2 s(z) (1 + z (1 - s(z))) - 1``, s the logistic function (BNN+, Darabi et al. 2018).
     Smooth, and slightly negative where |x| is large.
     """
+    _same_shape(dout, x)
     z = np.clip(beta * np.asarray(x), -80, 80)  # cosh overflows float32 beyond 88; the result is 0 by then
     return dout * (beta * (2 - z * np.tanh(z / 2)) / (1 + np.cosh(z)))
 

@@ -23,6 +23,8 @@ def words_for(channels):
 def _signed(x):
     """Return x as a contiguous float array with the same signs."""
     x = np.asarray(x)
+    if x.ndim == 0:
+        raise ValueError("x: expected an array with channels along its last axis, got a single number")
     if x.dtype == np.float16:
         x = x.astype(np.float32)
     elif x.dtype.kind == "i":
@@ -52,7 +54,7 @@ def pack(x):
         Booleans (False would be +1), unsigned integers, complex numbers, objects.
     """
     x = _signed(x)
-    if x.ndim == 0 or x.shape[-1] == 0:
+    if x.shape[-1] == 0:
         raise ValueError(f"x: expected at least one channel along the last axis, got shape {x.shape}")
     rows = x.reshape(-1, x.shape[-1])
     width = words_for(x.shape[-1])

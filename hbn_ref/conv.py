@@ -44,6 +44,7 @@ __all__ = [
 ]
 
 PAD_VALUES = (0, 1, -1)
+ONE_CHANNEL = "w: C_in = 1 in a binary layer, where mean-centring erases every weight; keep this layer real"
 
 
 # ---------------------------------------------------------------------------------------------- geometry
@@ -136,7 +137,7 @@ def _input_gradient(dout, w, size, stride, padding):
     Rows y = s q + r - p with one remainder r meet only the taps a = r, r + s, ...: for those rows the sum is an
     ordinary stride-1 convolution of dout with these taps, turned round. One product for each of the s x s remainders.
     """
-    if dout.shape[1:3] == (1, 1) and size == w.shape[:2]:  # one output pixel sees the whole map: a matrix product
+    if size == w.shape[:2] and padding == (0, 0):  # one output pixel sees the whole map: a matrix product
         flat = w.reshape(1, 1, -1, w.shape[3]).swapaxes(2, 3)
         return _correlate(dout, flat, (1, 1)).reshape(len(dout), *size, w.shape[2])
     (sh, sw), (ph, pw) = stride, padding
@@ -170,7 +171,13 @@ def _check_fit(x, shape, binary):
     if x.shape[3] != shape[2]:
         raise ValueError(f"w: takes {shape[2]} channels, x has {x.shape[3]} (x {x.shape}, w {tuple(shape)})")
     if binary and shape[2] == 1:
-        raise ValueError("w: C_in = 1 in a binary layer, where mean-centring erases every weight; keep this layer real")
+        raise ValueError(ONE_CHANNEL)
+
+
+def _kept(cache):
+    if cache is None:
+        raise ValueError("cache: is None; call the forward pass with need_cache=True")
+    return cache
 
 
 def _check_dout(dout, x_shape, w_shape, stride, padding, dtype):
@@ -221,7 +228,7 @@ def conv2d_backward(dout, cache, need_dx=True):
     dx : (N, H, W, C_in) or None
     dw : (kh, kw, C_in, C_out)
     """
-    x, w, stride, padding = cache
+    x, w, stride, padding = _kept(cache)
     dout = _check_dout(dout, x.shape, w.shape, stride, padding, x.dtype)
     dw = _weight_gradient(_padded(x, padding), dout, w.shape[:2], stride)
     dx = _input_gradient(dout, w, x.shape[1:3], stride, padding) if need_dx else None
@@ -305,7 +312,7 @@ def pack_weights(w, pad_value=0):
     w = float_array("w", w, 4)
     kh, kw, channels, filters = w.shape
     if channels == 1:
-        _check_fit(w[..., 0], w.shape, binary=True)
+        raise ValueError(ONE_CHANNEL)
     per_tap, lanes = bits.words_for(channels), kernels.tile_width(filters)
     words = np.empty((-(-filters // lanes), kh * kw * per_tap, lanes), np.uint64)
     if kernels.run(kernels.pack_columns, words.shape[1], w.reshape(kh * kw, channels, filters), words, work=w.size):
@@ -395,7 +402,7 @@ def xnor_conv2d_forward(
     if not need_cache:
         return out, None
     kept = _inside(x) if estimator == "ste" else x
-    return out, (words, kept, packed, stride, padding, scale, estimator)
+    return out, (words, kept, packed, stride, padding, scale, estimator, x.dtype)
 
 
 def _count(words, dtype, packed, stride, padding, scale):
@@ -439,9 +446,8 @@ def xnor_conv2d_backward(dout, cache, need_dx=True):
     dx : (N, H, W, C_in) or None
     dw : (kh, kw, C_in, C_out), ``dL/dW~``; `binarize.weight_gradient` turns it into dL/dW
     """
-    words, kept, packed, stride, padding, scale, estimator = cache
+    words, kept, packed, stride, padding, scale, estimator, dtype = _kept(cache)
     channels, size = packed.shape[2], words.shape[1:3]
-    dtype = np.asarray(dout).dtype
     dout = _check_dout(dout, words.shape, packed.shape, stride, padding, dtype)
     signs = bits.unpack(words, channels).astype(dtype, copy=False)
     dw = _weight_gradient(_padded(signs, padding, packed.pad_value), dout, packed.shape[:2], stride)

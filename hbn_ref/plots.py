@@ -1,6 +1,7 @@
 """Top floor, plots: every picture of the package, drawn from plain reports, in colours safe for the colour-blind."""
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
 from . import files
 
@@ -8,6 +9,7 @@ from . import files
 COLOURS = {"fprec": "#0072B2", "wbin": "#56B4E9", "fbin": "#D55E00", "hybrid": "#009E73"}
 MARKERS = {"fprec": "s", "wbin": "D", "fbin": "o", "hybrid": "*"}
 NAMES = {"fprec": "FPrec", "wbin": "WBin", "fbin": "FBin", "hybrid": "Hybrid"}
+LABEL_ABOVE = ("wbin", "hybrid")  # FPrec and WBin do the same operations: their labels must not meet
 KEPT, BINARY = "#009E73", "#B0B0B0"
 
 
@@ -22,13 +24,15 @@ def save(figure, path):
         figure.savefig(temporary)
 
 
-def _bars(axis, rows, values, title, label):
+def _bars(axis, rows, values, title, label, log):
     for i, (row, value) in enumerate(zip(rows, values, strict=True)):
         kept = row["kept_real"]
         axis.bar(i, value, color=KEPT if kept else BINARY, hatch="//" if kept else None, edgecolor="white")
     axis.set_xticks(range(len(rows)), [row["layer"] for row in rows], rotation=60 if len(rows) > 6 else 0)
     axis.set_title(title)
     axis.set_ylabel(label)
+    if log:
+        axis.set_yscale("log")
     axis.spines[["top", "right"]].set_visible(False)
 
 
@@ -36,11 +40,15 @@ def _accuracy_against(axis, variants, key, label):
     for name, found in variants.items():
         size = 14 if name == "hybrid" else 9
         axis.plot(found[key], found["top1"], MARKERS[name], color=COLOURS[name], markersize=size)
+        offset = 10 if name in LABEL_ABOVE else -20
         axis.annotate(
-            f"{NAMES[name]} {found['top1']:.1f}", (found[key], found["top1"]), xytext=(0, -18),
+            f"{NAMES[name]} {found['top1']:.1f}", (found[key], found["top1"]), xytext=(0, offset),
             textcoords="offset points", ha="center",
         )  # fmt: skip
     axis.set_xscale("log")
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.xaxis.set_major_formatter(EngFormatter())
+    axis.xaxis.set_minor_formatter(NullFormatter())
     axis.margins(x=0.25, y=0.2)
     axis.set_xlabel(label)
     axis.set_ylabel("top-1, test drawings (%)")
@@ -66,12 +74,12 @@ def study(report):
         total = sum(row["macs"] for row in rows)
         kept = ", ".join(row["layer"] for row in rows if row["kept_real"]) or "none"
         panels = (
-            ("Binarization error E", "mean squared error", [row["error"] for row in rows]),
-            ("Share of the operations NF", "share", [row["macs"] / total for row in rows]),
-            (f"Score E + {report['gamma']:.2g} / NF", "score", [row["score"] for row in rows]),
+            ("Binarization error E", report["settings"]["form"], [row["error"] for row in rows], False),
+            ("Share of the operations NF", "share, logarithmic", [row["macs"] / total for row in rows], True),
+            (f"Score E + {report['gamma']:.2g} / NF", "score, logarithmic", [row["score"] for row in rows], True),
         )
-        for i, (title, label, values) in enumerate(panels):
-            _bars(figure.add_subplot(grid[0, 2 * i : 2 * i + 2]), rows, values, title, label)
+        for i, (title, label, values, log) in enumerate(panels):
+            _bars(figure.add_subplot(grid[0, 2 * i : 2 * i + 2]), rows, values, title, label, log)
         figure.suptitle(
             f"{report['settings']['model']} on {report['data']}, {len(report['classes'])} classes: "
             f"inputs kept real in {kept} (green, hatched)"

@@ -283,7 +283,7 @@ def batchnorm_backward(dout, x, gamma, eps=1e-5):
 
 
 def pool_output_size(size, window, stride, padding, ceil=False):
-    """As output_size; with ceil the last, incomplete window counts too, if it starts left of the far border."""
+    """As output_size; with ceil, an incomplete last window counts too if it starts before the far border."""
     if not ceil:
         return output_size(size, window, stride, padding)
     count = math.ceil((size + 2 * padding - window) / stride) + 1

@@ -73,8 +73,8 @@ def pack_cases(dtype=np.float32):
 def check_pack(fn, *, dtype=np.float32):
     """Checks fn(x) against the word convention of hbn_ref.bits.pack.
 
-    x (..., C) -> uint64 (..., ceil(C / 64)); channel c is bit c % 64 of word c // 64, 1 means x >= 0 (so 0 and
-    -0.0 give 1), unused bits are 0. `dtype` is the type of the x that fn is given.
+    x (..., C) -> uint64 (..., ceil(C / 64)); channel c is bit c % 64 of word c // 64, 1 means x >= 0 (so 0
+    and -0.0 give 1), unused bits are 0. `dtype` is the type of the x that fn is given.
     """
     for case, x in pack_cases(dtype):
         expected = reference.pack(x)
@@ -91,8 +91,7 @@ def check_pack(fn, *, dtype=np.float32):
         where = f"channel {channel}" if channel < x.shape[-1] else "an unused bit"
         value = f", x = {x[(*index[:-1], channel)]!r}" if channel < x.shape[-1] else ""
         raise AssertionError(
-            f"{case}: word {index}: expected 0x{want:016x}, got 0x{came:016x}; "
-            f"first wrong bit {bit} ({where}{value})"
+            f"{case}: word {index}: expected 0x{want:016x}, got 0x{came:016x}; first wrong bit {bit} ({where}{value})"
         )
 
 
@@ -146,7 +145,7 @@ class ConvCase:
 
 
 def conv_cases(pad_values=(0, 1)):
-    """The table, smallest first: every channel count with every kernel and pad value, the rest drawn by seed."""
+    """The table, smallest first: all channel counts with all kernels and pad values, the rest drawn by seed."""
     cases = []
     for channels in CONV_CHANNELS:
         for kernel in CONV_KERNELS:
@@ -160,9 +159,7 @@ def conv_cases(pad_values=(0, 1)):
                 height, width = max(1, kh - 2 * ph) + int(more_h), max(1, kw - 2 * pw) + int(more_w)
                 batch, c_out = int(rng.integers(1, 6)), int(rng.choice([1, 2, 3, 5, 8, 17]))
                 shapes = (batch, height, width, channels), (kh, kw, channels, c_out)
-                cases.append(
-                    ConvCase(*shapes, stride, padding, pad_value, SIGNS[rng.integers(len(SIGNS))], seed)
-                )
+                cases.append(ConvCase(*shapes, stride, padding, pad_value, SIGNS[rng.integers(len(SIGNS))], seed))
     for pad_value in pad_values:
         wide = (1, 4, 5, 65), (3, 3, 65, 130)  # more filters than one tile of a vector kernel
         cases.append(ConvCase(*wide, 1, 1, pad_value, "random", len(cases)))
@@ -175,10 +172,10 @@ def conv_cases(pad_values=(0, 1)):
 def check_xnor_conv(fn, *, pad_values=(0, 1), dtype=np.float32, max_cases=None):
     """Checks fn(x, w, stride=, padding=, pad_value=) against the convolution of the signs, exactly.
 
-    x (N, H, W, C_in), w (kh, kw, C_in, C_out), both of `dtype`; fn returns the unscaled counts (N, OH, OW, C_out)
-    as integers or floats. stride and padding are integers, or (height, width) pairs where the two differ.
-    pad_value 0: a padded tap adds nothing; +1 or -1: it is an ordinary sign. A kernel that knows one border only
-    is checked with pad_values=(1,); a very slow one with max_cases=N, the N smallest cases.
+    x (N, H, W, C_in), w (kh, kw, C_in, C_out), both of `dtype`; fn returns the unscaled counts, integers or
+    floats, (N, OH, OW, C_out). stride and padding are integers, or (height, width) pairs where the two differ.
+    pad_value 0: a padded tap adds nothing; +1 or -1: it is an ordinary sign. A kernel that knows one border
+    only is checked with pad_values=(1,); a very slow one with max_cases=N, the N smallest cases.
     """
     for case in conv_cases(pad_values)[:max_cases]:
         x, w = case.arrays(dtype)
@@ -200,22 +197,21 @@ def check_xnor_conv(fn, *, pad_values=(0, 1), dtype=np.float32, max_cases=None):
 # ---------------------------------------------------------------------------------------- backward passes
 
 
-def check_vjp(
-    forward, backward, args, *, wrt=None, eps=1e-6, rtol=1e-6, seed=0, directions=3, elementwise=False
-):
+def check_vjp(forward, backward, args, *, wrt=None, eps=1e-6, rtol=1e-6, seed=0, directions=3, elementwise=False):
     """Checks a backward pass (a vector-Jacobian product) against central differences in float64.
 
-    forward(*args) -> out or (out, cache);  backward(dout, cache) -> the gradients of <out, dout>, in the order of
-    args (a tuple as long as args, or one array for one argument; None where there is none). Without a cache,
-    backward is called with None. Floating arguments are converted to float64, which forward must keep.
+    forward(*args) -> out or (out, cache);  backward(dout, cache) -> the gradients of <out, dout>, in the order
+    of args (a tuple as long as args, or one array for one argument; None where there is none). Without a
+    cache, backward is called with None. Floating arguments are converted to float64, which forward must keep.
 
     For a random dout, each argument v with a gradient g, and several random directions d:
 
         (<forward(v + eps d), dout> - <forward(v - eps d), dout>) / (2 eps)  =  <g, d>
 
     to `rtol`, relative to the larger side or the length of g (and above the rounding of the differences
-    themselves). With elementwise=True, d also runs through the unit vectors: for tiny shapes, as it calls forward
-    twice per number. `wrt` names the positions of the arguments to check; by default all that have a gradient.
+    themselves). With elementwise=True, d also runs through the unit vectors: for tiny shapes, as it calls
+    forward twice per number. `wrt` names the positions of the arguments to check; by default all that have a
+    gradient.
     The pass must be smooth at args: for a sign, put its surrogate into forward.
     """
     args = [_float64(value) for value in args]
@@ -275,9 +271,7 @@ def _gradients(result, count):
     """backward's result as a tuple of `count` gradients."""
     gradients = tuple(result) if isinstance(result, (tuple, list)) else (result,)
     if len(gradients) != count:
-        raise AssertionError(
-            f"backward must return a gradient (or None) per argument: {count}, got {len(gradients)}"
-        )
+        raise AssertionError(f"backward must return a gradient (or None) per argument: {count}, got {len(gradients)}")
     return gradients
 
 

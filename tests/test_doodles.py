@@ -56,9 +56,7 @@ def test_a_drawing_depends_on_no_other_class_and_no_other_count():
 
 def test_no_drawing_comes_twice(dataset):
     """Within a split or in two splits: every image is unlike every other."""
-    seen = {
-        image.tobytes() for images, _ in (dataset.train, dataset.validation, dataset.test) for image in images
-    }
+    seen = {image.tobytes() for images, _ in (dataset.train, dataset.validation, dataset.test) for image in images}
     assert len(seen) == sum(len(labels) for _, labels in (dataset.train, dataset.validation, dataset.test))
 
 
@@ -106,9 +104,7 @@ def test_unknown_class_is_named(call):
         call("zeppelin")
 
 
-@pytest.mark.parametrize(
-    "bad", [{"train": -1}, {"test": 2.5}, {"validation": "many"}, {"seed": -1}, {"size": 0}]
-)
+@pytest.mark.parametrize("bad", [{"train": -1}, {"test": 2.5}, {"validation": "many"}, {"seed": -1}, {"size": 0}])
 def test_bad_arguments_are_named(bad):
     (name,) = bad
     with pytest.raises(DataError, match=name):
@@ -119,12 +115,7 @@ def test_render_puts_ink_where_the_stroke_is():
     image = strokes.render([np.array([[0.25, 0.5], [0.75, 0.5]])], 32, width=2)
     assert image.shape == (32, 32) and image.dtype == np.uint8
     np.testing.assert_array_equal(image[15:17, 9:23], 255)
-    assert (
-        image[:14].max() == 0
-        and image[18:].max() == 0
-        and image[:, :6].max() == 0
-        and image[:, 26:].max() == 0
-    )
+    assert image[:14].max() == 0 and image[18:].max() == 0 and image[:, :6].max() == 0 and image[:, 26:].max() == 0
 
 
 def test_render_of_nothing_and_of_a_dot():

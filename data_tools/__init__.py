@@ -1,0 +1,44 @@
+"""Data sets for hbn_ref: built-in doodles, TU-Berlin sketches, any folder of images. Independent of hbn_ref."""
+
+from .dataset import Dataset, check_seed, check_size, choose_classes
+from .errors import DataError
+
+__all__ = ["DataError", "Dataset", "load"]
+
+
+def load(source="doodles", *, classes=None, size=64, seed=0, progress=True):
+    """Load a data set in three splits.
+
+    Parameters
+    ----------
+    source : str or path
+        "doodles" (or None): drawings made on the spot. "tuberlin": the archive or folder that HBN_DATA names, else
+        the one that `python -m data_tools fetch` left. A path: a zip or folder in TU-Berlin's layout (png/class/1.png
+        or svg/class/1.svg), any folder or zip of class/image, or one of train/class/image and val/class/image.
+    classes : int or sequence of str, optional
+        The first so many in alphabetical order, or those named. Default: all.
+    size : int
+        Side of the images a network will see; they are stored at 9/8 of it.
+    seed : int
+        Of the split and of the doodles.
+    progress : bool
+        Show a bar on stderr when reducing images takes long.
+
+    Returns
+    -------
+    Dataset
+
+    Raises
+    ------
+    DataError
+        Bad arguments; a missing, damaged or empty source; an image that cannot be read.
+    """
+    size, seed = check_size(size), check_seed(seed)
+    if source is None or str(source) == "doodles":
+        from . import doodles
+
+        return doodles.load(size=size, seed=seed, classes=choose_classes(doodles.CLASSES, classes, "doodles"))
+    from . import folder, tuberlin
+
+    path = tuberlin.find() if str(source) == "tuberlin" else source
+    return folder.load(path, classes=classes, size=size, seed=seed, progress=progress)

@@ -1,0 +1,128 @@
+"""What the test files share: the JIT switch, hypothesis settings, seeded arrays, comparisons.
+
+With NUMBA_DISABLE_JIT=1 the kernels run as plain Python: the same tests then take a thinned grid of small
+shapes.
+"""
+
+import dataclasses
+
+import numba
+import numpy as np
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+
+JIT = not numba.config.DISABLE_JIT
+
+settings.register_profile(
+    "hbn_ref",
+    deadline=None,
+    derandomize=True,
+    database=None,
+    max_examples=300 if JIT else 25,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("hbn_ref")
+
+# The limits of words: one bit, one short of a word, a word, one more, several words.
+WORD_CHANNELS = (1, 3, 31, 63, 64, 65, 96, 128, 200)
+BINARY_CHANNELS = WORD_CHANNELS[1:]  # a binary layer with one input channel is an error
+
+
+def thin(cases, keep):
+    """All cases with the JIT on; with it off `keep` of them, evenly spread, first and last included."""
+    cases = list(cases)
+    if JIT or len(cases) <= keep:
+        return cases
+    return [cases[round(k * (len(cases) - 1) / (keep - 1))] for k in range(keep)]
+
+
+def random_arrays(seed, *shapes, dtype=np.float64):
+    """One standard normal array for each shape."""
+    rng = np.random.default_rng(seed)
+    arrays = [rng.standard_normal(shape).astype(dtype) for shape in shapes]
+    return arrays[0] if len(arrays) == 1 else arrays
+
+
+def with_zeros(x, seed=0):
+    """x with about a third of its values replaced by 0 and -0.0."""
+    rng = np.random.default_rng(seed)
+    zero = rng.random(x.shape) < 1 / 3
+    x = x.copy()
+    x[zero] = rng.choice([0.0, -0.0], zero.sum())
+    return x
+
+
+def assert_close(got, expected, tolerance):
+    """Largest difference at most `tolerance` times the largest expected value; same shape."""
+    assert got.shape == expected.shape
+    scale = max(np.abs(expected).max(initial=0.0), 1e-30)
+    difference = np.abs(got.astype(np.float64) - expected)
+    worst = np.unravel_index(difference.argmax(), difference.shape)
+    assert difference[worst] <= tolerance * scale, (
+        f"index {worst}: expected {expected[worst]}, got {got[worst]}; relative to the largest value "
+        f"{difference[worst] / scale:.3g} > {tolerance:g}"
+    )
+
+
+def table_case(number, channels, kernel, stride, padding, pad_value):
+    """Batch, sizes and filters change from case to case; the kernel always fits the padded input."""
+    batch, c_out = 1 + number % 5, (1, 3, 6, 17)[number % 4]
+    height = max(1, kernel - 2 * padding) + number % 6
+    width = max(1, kernel - 2 * padding) + (number // 6) % 5
+    shape = (batch, height, width, channels) if JIT else (1 + number % 2, height, width, channels)
+    x, w = random_arrays(number, shape, (kernel, kernel, channels, c_out if JIT else 1 + number % 3))
+    return (
+        with_zeros(x),
+        with_zeros(w, seed=1),
+        {"stride": stride, "padding": padding, "pad_value": pad_value},
+    )
+
+
+@st.composite
+def convolutions(draw):
+    """Anything the convolution accepts: sizes drawn so that the kernel fits the padded input."""
+    largest = 7 if JIT else 4
+    kernel = draw(st.tuples(st.integers(1, largest), st.integers(1, largest)))
+    padding = draw(st.tuples(st.integers(0, 3), st.integers(0, 3)))
+    stride = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
+    more = draw(st.tuples(st.integers(0, 6), st.integers(0, 6)))
+    height, width = (max(1, k - 2 * p) + m for k, p, m in zip(kernel, padding, more, strict=True))
+    batch = draw(st.integers(1, 5 if JIT else 2))
+    channels = draw(st.integers(2, 200 if JIT else 70))
+    c_out = draw(st.sampled_from([1, 2, 3, 4, 7, 8, 16, 17] if JIT else [1, 3]))
+    x, w = random_arrays(draw(st.integers(0, 2**32)), (batch, height, width, channels), (*kernel, channels, c_out))
+    bias = draw(st.sampled_from([0.0, 2.0, -2.0]))  # mostly one sign: large counts
+    x = with_zeros(x + bias).astype(draw(st.sampled_from([np.float32, np.float64])))
+    options = {"stride": stride, "padding": padding, "pad_value": draw(st.sampled_from([-1, 0, 1]))}
+    return x, with_zeros(w, seed=1).astype(x.dtype), options
+
+
+def two_parabolas(x):
+    return np.where(np.abs(x) < 1, 2 * x - np.sign(x) * x**2, np.sign(x))
+
+
+def sign_swish(x, beta=5.0):
+    s = 1 / (1 + np.exp(-beta * x))
+    return 2 * s * (1 + beta * x * (1 - s)) - 1
+
+
+# The function that each estimator differentiates in the place of sign.
+SURROGATES = {"ste": lambda x: np.clip(x, -1, 1), "approx_sign": two_parabolas, "swish_sign": sign_swish}
+
+
+def arrays_in(value, skip=()):
+    """Every array reachable through tuples, lists, dicts and fields of objects; those of type `skip` left out.
+
+    Of a view its base is counted, which is what it keeps alive.
+    """
+    if isinstance(value, np.ndarray):
+        return [value.base if isinstance(value.base, np.ndarray) else value]
+    if isinstance(value, (skip, type)):
+        return []
+    if isinstance(value, dict):
+        value = tuple(value.values())
+    if isinstance(value, (tuple, list)):
+        return [array for item in value for array in arrays_in(item, skip)]
+    if dataclasses.is_dataclass(value):
+        return arrays_in([getattr(value, field.name) for field in dataclasses.fields(value)], skip)
+    return arrays_in(vars(value), skip) if hasattr(value, "__dict__") else []
