@@ -106,11 +106,11 @@ def relu_forward(x, in_place=False):
     return out, out
 
 
-def relu_backward(dout, cache):
-    """``dx = dout 1[out > 0]``."""
-    dx = np.empty(cache.shape, cache.dtype)
-    flat = np.ascontiguousarray(dout).reshape(-1)
-    kernels.run(kernels.relu_dx, dx.size, cache.reshape(-1), flat, dx.reshape(-1), work=dx.size)
+def relu_backward(dout, cache, in_place=False):
+    """``dx = dout 1[out > 0]``. ``in_place`` overwrites dout."""
+    dout = np.ascontiguousarray(dout)
+    dx = dout if in_place else np.empty(cache.shape, cache.dtype)
+    kernels.run(kernels.relu_dx, dx.size, cache.reshape(-1), dout.reshape(-1), dx.reshape(-1), work=dx.size)
     return dx
 
 
@@ -395,7 +395,7 @@ class BatchNorm(Layer):
 
 
 class ReLU(Layer):
-    """max(x, 0). ``in_place`` only where nobody else holds the input: right after a convolution or BatchNorm."""
+    """max(x, 0). ``in_place`` overwrites x and dout: only where nobody else holds them, as in a model's own blocks."""
 
     def __init__(self, name="", in_place=False):
         super().__init__(name)
@@ -405,7 +405,7 @@ class ReLU(Layer):
         return relu_forward(x, self.in_place)
 
     def _backward(self, dout, cache):
-        return relu_backward(dout, cache)
+        return relu_backward(dout, cache, self.in_place)
 
 
 class PReLU(Layer):
@@ -559,7 +559,7 @@ class Residual(Layer):
         return self.body.forward(x, training) + self.shortcut.forward(x, training)
 
     def backward(self, dout):
-        return self.body.backward(dout) + self.shortcut.backward(dout)
+        return self.body.backward(dout.copy()) + self.shortcut.backward(dout)  # the body may work in place
 
     def output_shape(self, shape):
         body, shortcut = self.body.output_shape(shape), self.shortcut.output_shape(shape)
