@@ -31,7 +31,7 @@ def _load_data(args):
 
 def _study(args):
     data = _load_data(args)
-    options = "model epochs batch seed ratio clusters gamma form lr last_layer estimator".split()
+    options = "model epochs batch seed ratio clusters gamma form lr last_layer width estimator".split()
     chosen = {name: getattr(args, name) for name in options}
     command = shlex.join(["python", "-m", "hbn_ref", *args.argv])
     started = time.perf_counter()
@@ -47,7 +47,7 @@ def _train(args):
     model = models.build(
         args.model, args.variant, num_classes=len(data.classes), in_channels=about["channels"],
         input_size=about["size"], keep_real=args.keep_real, last_layer=args.last_layer, seed=args.seed,
-        estimator=args.estimator,
+        estimator=args.estimator, width=args.width,
     )  # fmt: skip
     checkpoint = args.out.with_suffix(".checkpoint.npz")
     train.fit(
@@ -73,16 +73,34 @@ def _evaluate(args):
     )
 
 
-def _summary(args):
+def _summary_model(args):
     if Path(args.model).suffix == ".npz":
-        model, _, _ = models.load(args.model)
+        return models.load(args.model)[0]
+    network, variant, keep_real = models.parse(args.model)
+    return models.build(
+        network, variant, num_classes=args.classes, in_channels=args.channels, input_size=args.size,
+        keep_real=args.keep_real or keep_real, last_layer=args.last_layer, width=args.width,
+    )  # fmt: skip
+
+
+def _summary(args):
+    factor = cost.measured_factor() if args.factor == "measured" else args.factor
+    if args.compare:
+        shape = {"num_classes": args.classes, "in_channels": args.channels, "input_size": args.size}
+        network = args.model.partition("-")[0]
+        found = cost.compare(network, **shape, factor=factor, last_layer=args.last_layer, width=args.width)
+        text = cost.compare_text(found, factor)
     else:
-        name, _, variant = args.model.rpartition("-")
-        model = models.build(
-            name, variant, num_classes=args.classes, in_channels=args.channels, input_size=args.size,
-            keep_real=args.keep_real, last_layer=args.last_layer,
-        )  # fmt: skip
-    print(json.dumps(cost.table(model), indent=1) if args.json else cost.summary(model))
+        model = _summary_model(args)
+        found, text = cost.table(model, factor), cost.summary(model, factor)
+        if args.time:
+            found["timing"] = cost.measured_layers(model, factor)
+            text += "\n\n" + cost.timing_text(found["timing"])
+    print(json.dumps(found, indent=1) if args.json else text)
+
+
+def _factor(text):
+    return text if text == "measured" else float(text)
 
 
 def _add_data(parser, default="doodles"):
@@ -98,6 +116,7 @@ def _add_training(parser, epochs):
     parser.add_argument("--classes", type=_classes, help="how many, or names with commas between (default: all)")
     parser.add_argument("--size", type=int, default=64, help="side of the images that the network sees")
     parser.add_argument("--model", default="small", choices=tuple(models.NETWORKS))
+    parser.add_argument("--width", type=float, default=1, help="scales the number of channels (%(default)s)")
     parser.add_argument("--epochs", type=int, default=epochs)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--lr", type=float, default=study.LEARNING_RATE)
@@ -138,12 +157,23 @@ def parser():
     p.set_defaults(run=_evaluate)
 
     p = commands.add_parser("summary", help="cost of a network, layer by layer")
-    p.add_argument("model", metavar="MODEL", help="a model file (.npz), or NAME-VARIANT such as small-fbin")
-    p.add_argument("--size", type=int, default=64)
-    p.add_argument("--channels", type=int, default=1)
-    p.add_argument("--classes", type=int, default=250)
-    p.add_argument("--keep-real", type=_names, default=())
-    p.add_argument("--last-layer", choices=("real", "binary"), default="real")
+    p.add_argument(
+        "model", metavar="MODEL", help="a model file (.npz), or NETWORK-VARIANT: small-fbin, sketchanet-hybrid1, ..."
+    )
+    p.add_argument("--size", type=int, default=64, help="side of the images (%(default)s)")
+    p.add_argument("--channels", type=int, default=1, help="of the images (%(default)s)")
+    p.add_argument("--classes", type=int, default=250, help="(%(default)s)")
+    p.add_argument("--keep-real", type=_names, default=(), help="layers of a hybrid, names or numbers, commas between")
+    p.add_argument("--last-layer", choices=("real", "binary"), default="real", help="weights of the classifier")
+    p.add_argument("--width", type=float, default=1, help="scales the number of channels (%(default)s)")
+    p.add_argument(
+        "--factor",
+        type=_factor,
+        default=cost.FACTOR,
+        help="binary MACs for one real: a number, or measured (%(default)s)",
+    )
+    p.add_argument("--compare", action="store_true", help="all variants of the network, beside the published figures")
+    p.add_argument("--time", action="store_true", help="measure each layer, beside what counting predicts")
     p.add_argument("--json", action="store_true", help="print the table as JSON")
     p.set_defaults(run=_summary, threads=None)
     return top

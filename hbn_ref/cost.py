@@ -6,14 +6,28 @@ and weights are both binary does them 64 at a time in words; XNOR-Net's factor f
     equivalent operations = real MACs + binary MACs / 58.
 
 Weights (the paper's rule): 32 bits for a real weight, 1 bit for a binary one and one float32 alpha a filter.
-BatchNorm is left out of both, as in the paper; its parameters are counted under ``params``.
+BatchNorm is left out of both, as in the paper; its parameters are counted under ``params``. Activation bytes are
+those of a layer's input as its convolution reads it: 32 bits a value, or one.
 """
 
-from . import layers
+import time
+
+import numpy as np
+
+from . import conv, kernels, layers, models
 
 FACTOR = 58  # binary MACs per real MAC, XNOR-Net section 4.1
+COLUMNS = ("number", "layer", "inputs", "weights", "output", "macs", "params", "activation_bytes", "weight_bytes")
 
-COLUMNS = ("number", "layer", "inputs", "weights", "output", "macs", "params", "weight_bytes")
+# Equivalent operations as published, in millions, and what they were counted on: (channels, size, classes).
+PUBLISHED = {
+    "alexnet": ((3, 224, 1000), {"wbin": 1135, "hybrid1": 180, "hybrid2": 143, "fbin": 127}),
+    "sketchanet": ((1, 225, 250), {"wbin": 608, "hybrid1": 89, "hybrid2": 82, "fbin": 82}),
+    "resnet18": ((3, 225, 250), {"wbin": 2049, "hybrid-v2": 942, "hybrid-v1": 450, "fbin": 153}),
+    "squeezenet": (
+        (3, 225, 250), {"wbin": 444, "hybrid-v3": 278, "hybrid-v2": 220, "hybrid-v1": 213, "fbin": 177}
+    ),
+}  # fmt: skip
 
 
 def equivalent_ops(macs_real, macs_binary, factor=FACTOR):
@@ -27,12 +41,15 @@ def _convolution(number, layer, shape, output):
     binary = layer.weights == "binary"
     real_weights = (0 if binary else w.size) + layer.params.get("b", w[:0, 0, 0, 0]).size
     fully = binary and layer.inputs == "binary"
+    values = shape[0] * shape[1]
     return {
         "number": number, "layer": layer.name, "inputs": layer.inputs, "weights": layer.weights,
         "kernel": list(w.shape[:2]), "input": list(shape), "output": list(output), "macs": macs,
         "macs_real": 0 if fully else macs, "macs_binary": macs if fully else 0,
         "params": int(sum(p.size for p in layer.params.values())),
+        "params_real": int(real_weights), "params_binary": int(w.size) if binary else 0,
         "weight_bytes": int(4 * real_weights + ((-(-w.size // 8) + 4 * w.shape[3]) if binary else 0)),
+        "activation_bytes": int(values * (-(-shape[2] // 8) if fully else 4 * shape[2])),
     }  # fmt: skip
 
 
@@ -52,26 +69,89 @@ def _visit(layer, shape):
         yield layer, shape, layer.output_shape(shape)
 
 
-def table(model):
+def visit(model):
+    """Return [(convolution, input shape, output shape)] of a built model in the order of their numbers."""
+    size = model.spec["input_size"]
+    found = [
+        seen for seen in _visit(model, (size, size, model.spec["in_channels"])) if isinstance(seen[0], layers.Conv)
+    ]
+    numbers = models.layer_numbers(model.spec["definition"])
+    return sorted(found, key=lambda seen: numbers[seen[0].name])
+
+
+def table(model, factor=FACTOR):
     """Return the cost of each convolution and in total, as plain numbers.
 
     Returns
     -------
     dict
         ``layers``: a dict a convolution (number, layer, inputs, weights, kernel, input, output, macs, macs_real,
-        macs_binary, params, weight_bytes); ``total``: macs_real, macs_binary, equivalent_ops, params, weight_bytes.
+        macs_binary, params, params_real, params_binary, weight_bytes, activation_bytes); ``total``: macs_real,
+        macs_binary, equivalent_ops, params (with BatchNorm), params_real, params_binary, weight_bytes.
     """
-    size = model.spec["input_size"]
-    rows, other = [], 0
-    for layer, shape, output in _visit(model, (size, size, model.spec["in_channels"])):
-        if isinstance(layer, layers.Conv):
-            rows.append(_convolution(len(rows) + 1, layer, shape, output))
-        else:
-            other += sum(int(p.size) for p in layer.params.values())
-    total = {key: sum(row[key] for row in rows) for key in ("macs_real", "macs_binary", "params", "weight_bytes")}
-    total["params"] += other
-    total["equivalent_ops"] = equivalent_ops(total["macs_real"], total["macs_binary"])
-    return {"layers": rows, "total": total}
+    rows = [_convolution(number, *seen) for number, seen in enumerate(visit(model), start=1)]
+    keys = ("macs_real", "macs_binary", "params_real", "params_binary", "weight_bytes")
+    total = {key: sum(row[key] for row in rows) for key in keys}
+    total["params"] = sum(int(layer.params[key].size) for _, layer, key in model.parameters())
+    total["equivalent_ops"] = equivalent_ops(total["macs_real"], total["macs_binary"], factor)
+    return {"layers": rows, "total": total, "factor": factor}
+
+
+# ------------------------------------------------------------------------------------------------ measuring
+
+
+def _median_seconds(function, repeats):
+    function()
+    times = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - started)
+    return float(np.median(times))
+
+
+def measured_factor(channels=128, size=28, repeats=15):
+    """Measure how many binary MACs of a 3x3 convolution this machine does in the time of one real one.
+
+    One thread, weights packed beforehand, packing of the inputs included: what a layer of ``channels`` channels gains.
+    """
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((1, size, size, channels)).astype(np.float32)
+    w = rng.standard_normal((3, 3, channels, channels)).astype(np.float32)
+    packed = conv.pack_weights(w)
+    with kernels.threads(1):
+        real = _median_seconds(lambda: conv.conv2d_forward(x, w, padding=1, need_cache=False), repeats)
+        binary = _median_seconds(lambda: conv.xnor_conv2d_forward(x, packed, padding=1, need_cache=False), repeats)
+    return real / binary
+
+
+def measured_layers(model, factor=FACTOR, repeats=9):
+    """Time each convolution's forward pass on one image and one thread, weights packed beforehand.
+
+    Returns
+    -------
+    list of dict
+        number, layer, inputs, weights, ms, share (of all convolutions' time), predicted_share (of the equivalent
+        operations)
+    """
+    rng, rows = np.random.default_rng(0), []
+    with layers.packed_weights(model), kernels.threads(1):
+        for number, (layer, shape, output) in enumerate(visit(model), start=1):
+            x = rng.standard_normal((1, *shape)).astype(np.float32)
+            row = _convolution(number, layer, shape, output)
+            rows.append(
+                {key: row[key] for key in ("number", "layer", "inputs", "weights")}
+                | {"ms": 1000 * _median_seconds(lambda layer=layer, x=x: layer.forward(x), repeats)}
+                | {"predicted_share": equivalent_ops(row["macs_real"], row["macs_binary"], factor)}
+            )
+    for key, share in (("ms", "share"), ("predicted_share", "predicted_share")):
+        total = sum(row[key] for row in rows)
+        for row in rows:
+            row[share] = row[key] / total
+    return rows
+
+
+# ------------------------------------------------------------------------------------------------- printing
 
 
 def format_table(rows, columns):
@@ -93,9 +173,62 @@ def _number(value):
     return f"{value:,}" if isinstance(value, int) else f"{value:,.1f}"
 
 
-def summary(model):
+def timing_text(rows):
+    """Return `measured_layers` as text."""
+    shown = [
+        {**row, "ms": f"{row['ms']:.3f}"} | {k: f"{100 * row[k]:.1f} %" for k in ("share", "predicted_share")}
+        for row in rows
+    ]
+    return format_table(shown, ("number", "layer", "inputs", "weights", "ms", "share", "predicted_share"))
+
+
+def compare(network, *, num_classes, in_channels, input_size, factor=FACTOR, last_layer="real", width=1):
+    """Return the paper's table for a network: a row a variant, the published equivalent operations beside ours.
+
+    Returns
+    -------
+    list of dict
+        model, macs_real, macs_binary, equivalent_ops, published (in millions; None where the paper has none, or
+        counted another input or number of classes), params, weight_bytes, smaller (than float32, a factor)
+    """
+    names = [f"{network}-{variant}" for variant in models.VARIANTS if variant != "hybrid"]
+    names[2:2] = [name for name in models.HYBRIDS if name.startswith(network + "-")]
+    counted_on, published = PUBLISHED.get(network, (None, {}))
+    same = counted_on == (in_channels, input_size, num_classes)
+    rows = []
+    for name in names:
+        _, variant, keep_real = models.parse(name)
+        model = models.build(
+            network, variant, num_classes=num_classes, in_channels=in_channels, input_size=input_size,
+            keep_real=keep_real, last_layer="real" if variant == "fprec" else last_layer, width=width, init=False,
+        )  # fmt: skip
+        costs = table(model, factor)
+        total = costs["total"]
+        rows.append(
+            {"model": name, "published": published.get(name.partition("-")[2]) if same else None}
+            | {key: total[key] for key in ("macs_real", "macs_binary", "equivalent_ops", "params", "weight_bytes")}
+            | {"smaller": 4 * sum(row["params"] for row in costs["layers"]) / total["weight_bytes"]}
+        )
+    return rows
+
+
+def compare_text(rows, factor=FACTOR):
+    """Return `compare` as text."""
+    shown = [
+        {
+            "model": row["model"], "real MACs": row["macs_real"], "binary MACs": row["macs_binary"],
+            "equivalent, M": f"{row['equivalent_ops'] / 1e6:,.1f}",
+            "published, M": "" if row["published"] is None else str(row["published"]),
+            "parameters": row["params"], "weight bytes": row["weight_bytes"], "smaller": f"{row['smaller']:.1f} x",
+        }
+        for row in rows
+    ]  # fmt: skip
+    return format_table(shown, tuple(shown[0])) + f"\n\nequivalent operations: real + binary / {factor:g}"
+
+
+def summary(model, factor=FACTOR):
     """Return the cost table as text."""
-    costs = table(model)
+    costs = table(model, factor)
     total, spec = costs["total"], model.spec
     real = sum(4 * row["params"] for row in costs["layers"])
     return "\n".join([
@@ -106,7 +239,7 @@ def summary(model):
         format_table(costs["layers"], COLUMNS),
         "",
         f"MACs: {total['macs_real']:,} real + {total['macs_binary']:,} binary"
-        f" = {total['equivalent_ops']:,.0f} equivalent operations (binary / {FACTOR})",
+        f" = {total['equivalent_ops']:,.0f} equivalent operations (binary / {factor:g})",
         f"parameters: {total['params']:,} with BatchNorm; weights: {total['weight_bytes']:,} bytes,"
         f" {real / total['weight_bytes']:.1f} times smaller than as float32",
     ])  # fmt: skip

@@ -14,6 +14,7 @@ it, ``off[k]`` how far patch element k lies from there. One table each, and no c
 import itertools
 import os
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import numpy as np
 from numba import config, njit, types
@@ -59,6 +60,17 @@ def set_num_threads(threads):
     if not isinstance(threads, (int, np.integer)) or threads < 1:
         raise ValueError(f"threads: expected a whole number of at least 1, got {threads!r}")
     _threads, _pool = int(threads), None
+
+
+@contextmanager
+def threads(number):
+    """Within the block, use ``number`` threads."""
+    before = get_num_threads()
+    set_num_threads(number)
+    try:
+        yield
+    finally:
+        set_num_threads(before)
 
 
 def run(kernel, n, *args, work=0):

@@ -82,7 +82,130 @@ SMALL = [
     classifier(),
 ]  # fmt: skip
 
-NETWORKS = {"small": SMALL}
+SKETCHANET = [
+    conv("conv1", 64, 15, stride=3), max_pool(3, 2),
+    conv("conv2", 128, 5), max_pool(3, 2),
+    conv("conv3", 256, 3, padding=1),
+    conv("conv4", 256, 3, padding=1),
+    conv("conv5", 256, 3, padding=1), max_pool(3, 2),
+    conv("conv6", 512, "map"), dropout(0.2, per_channel=True),
+    conv("conv7", 512, 1), dropout(0.2, per_channel=True),
+    classifier("conv8"),
+]  # fmt: skip
+
+ALEXNET = [
+    conv("conv1", 96, 11, stride=4, padding=2), max_pool(3, 2),
+    conv("conv2", 256, 5, padding=2), max_pool(3, 2),
+    conv("conv3", 384, 3, padding=1),
+    conv("conv4", 384, 3, padding=1),
+    conv("conv5", 256, 3, padding=1), max_pool(3, 2),
+    conv("conv6", 4096, "map"), dropout(0.5),
+    conv("conv7", 4096, 1), dropout(0.5),
+    classifier("conv8"),
+]  # fmt: skip
+
+
+def _basic_block(number, channels, stride=1):
+    """Two 3x3 convolutions, conv<number> and the next, beside a shortcut: a 1x1 projection where the shape changes."""
+    shortcut = [conv(f"shortcut{number}", channels, 1, stride=stride, relu=False)] if stride > 1 else []
+    body = [
+        conv(f"conv{number}", channels, 3, stride=stride, padding=1),
+        conv(f"conv{number + 1}", channels, 3, padding=1, relu=False),
+    ]
+    return [residual(f"block{number}", body, shortcut), relu()]
+
+
+RESNET18 = [
+    conv("conv1", 64, 7, stride=2, padding=3), max_pool(3, 2, padding=1),
+    *_basic_block(2, 64), *_basic_block(4, 64),
+    *_basic_block(6, 128, stride=2), *_basic_block(8, 128),
+    *_basic_block(10, 256, stride=2), *_basic_block(12, 256),
+    *_basic_block(14, 512, stride=2), *_basic_block(16, 512),
+    average(), classifier("conv18"),
+]  # fmt: skip
+
+
+def _fire(name, squeeze, expand):
+    """A 1x1 convolution to few channels, then ``expand`` channels each of 1x1 and 3x3 side by side."""
+    return [
+        conv(f"{name}.squeeze", squeeze, 1),
+        concat(
+            f"{name}.expand", [conv(f"{name}.expand1x1", expand, 1)], [conv(f"{name}.expand3x3", expand, 3, padding=1)]
+        ),
+    ]
+
+
+SQUEEZENET = [
+    conv("conv1", 96, 7, stride=2), max_pool(3, 2, ceil=True),
+    *_fire("fire2", 16, 64), *_fire("fire3", 16, 64), *_fire("fire4", 32, 128), max_pool(3, 2, ceil=True),
+    *_fire("fire5", 32, 128), *_fire("fire6", 48, 192), *_fire("fire7", 48, 192), *_fire("fire8", 64, 256),
+    max_pool(3, 2, ceil=True), *_fire("fire9", 64, 256), dropout(0.5),
+    classifier("conv10"), average(),
+]  # fmt: skip
+
+
+def _inception(name, c1, reduce3, c3, reduce5, c5, pool):
+    """Four branches: 1x1 | 1x1, 3x3 | 1x1, 5x5 | pool, 1x1 (Szegedy et al. 2015)."""
+    return concat(
+        name,
+        [conv(f"{name}.1x1", c1, 1)],
+        [conv(f"{name}.reduce3x3", reduce3, 1), conv(f"{name}.3x3", c3, 3, padding=1)],
+        [conv(f"{name}.reduce5x5", reduce5, 1), conv(f"{name}.5x5", c5, 5, padding=2)],
+        [max_pool(3, 1, padding=1), conv(f"{name}.pool", pool, 1)],
+    )
+
+
+GOOGLENET = [
+    conv("conv1", 64, 7, stride=2, padding=3), max_pool(3, 2, ceil=True),
+    conv("conv2", 64, 1), conv("conv3", 192, 3, padding=1), max_pool(3, 2, ceil=True),
+    _inception("3a", 64, 96, 128, 16, 32, 32), _inception("3b", 128, 128, 192, 32, 96, 64), max_pool(3, 2, ceil=True),
+    _inception("4a", 192, 96, 208, 16, 48, 64), _inception("4b", 160, 112, 224, 24, 64, 64),
+    _inception("4c", 128, 128, 256, 24, 64, 64), _inception("4d", 112, 144, 288, 32, 64, 64),
+    _inception("4e", 256, 160, 320, 32, 128, 128), max_pool(3, 2, ceil=True),
+    _inception("5a", 256, 160, 320, 32, 128, 128), _inception("5b", 384, 192, 384, 48, 128, 128),
+    average(), dropout(0.4), classifier(),
+]  # fmt: skip
+
+NETWORKS = {
+    "small": SMALL, "sketchanet": SKETCHANET, "alexnet": ALEXNET, "resnet18": RESNET18, "squeezenet": SQUEEZENET,
+    "googlenet": GOOGLENET,
+}  # fmt: skip
+
+_EXPAND1X1 = tuple(f"fire{i}.expand1x1" for i in range(2, 10))
+_SQUEEZE_V1 = ("fire2.squeeze", "fire2.expand3x3", *_EXPAND1X1)
+_SQUEEZE_V2 = (*_SQUEEZE_V1, "fire9.squeeze", "fire9.expand3x3")
+
+# The hybrids that the paper's authors published: which layers keep real inputs (weights binary).
+HYBRIDS = {
+    "sketchanet-hybrid1": ("conv6", "conv7"),
+    "sketchanet-hybrid2": ("conv7",),
+    "alexnet-hybrid1": ("conv6", "conv7"),
+    "alexnet-hybrid2": ("conv7",),
+    "resnet18-hybrid-v1": (16, 17),
+    "resnet18-hybrid-v2": (*range(12, 18), "shortcut14"),
+    "resnet18-hybrid-v3": (3, 8, 9, *range(12, 18)),
+    "squeezenet-hybrid-v1": _SQUEEZE_V1,
+    "squeezenet-hybrid-v2": _SQUEEZE_V2,
+    "squeezenet-hybrid-v3": (*_SQUEEZE_V2, *(f"fire{i}.squeeze" for i in range(3, 9))),
+}
+
+
+def parse(name):
+    """Return (network, variant, keep_real) for NETWORK-VARIANT ("small-fbin") or an authors' hybrid.
+
+    Raises
+    ------
+    ValueError
+        No such network, variant or hybrid; the message lists what there is.
+    """
+    network, _, variant = name.partition("-")
+    if network in NETWORKS and variant in VARIANTS:
+        return network, variant, ()
+    if name in HYBRIDS:
+        return network, "hybrid", HYBRIDS[name]
+    known = [f"{network}-{v}" for v in VARIANTS] if network in NETWORKS else [f"NETWORK-{v}" for v in VARIANTS]
+    known += [hybrid for hybrid in HYBRIDS if hybrid.startswith(network) or network not in NETWORKS]
+    raise ValueError(f"model: no {name!r}; there are {', '.join(known)}; networks: {', '.join(NETWORKS)}")
 
 
 def definition_of(name_or_definition):
@@ -94,14 +217,29 @@ def definition_of(name_or_definition):
     return list(name_or_definition)
 
 
-def convolutions(definition):
-    """Yield the convolutions of a definition, classifier included, in order: layer 1, layer 2, ..."""
+def _items(definition, shortcuts):
+    """Yield the convolutions in order: those of the shortcuts, or all others."""
     for item in definition:
-        if item["op"] in ("conv", "classifier"):
+        if item["op"] in ("conv", "classifier") and not shortcuts:
             yield item
-        for part in (item.get("body"), item.get("shortcut"), *item.get("branches", ())):
-            if part:
-                yield from convolutions(part)
+        for part in (item.get("body", ()), *item.get("branches", ())):
+            yield from _items(part, shortcuts)
+        if shortcuts:
+            for inner in (False, True):
+                yield from _items(item.get("shortcut", ()), inner)
+
+
+def layer_numbers(definition):
+    """Return {name: number} of all convolutions, classifier included.
+
+    Numbers follow the definition from 1; projections on shortcuts come after all others, so that ResNet-18's conv17 is
+    layer 17.
+    """
+    names = [item["name"] for shortcuts in (False, True) for item in _items(definition, shortcuts)]
+    twice = {name for name in names if names.count(name) > 1}
+    if twice:
+        raise ValueError(f"definition: two layers are called {min(twice)!r}")
+    return {name: number for number, name in enumerate(names, start=1)}
 
 
 def resolve_keep_real(definition, keep_real):
@@ -112,19 +250,19 @@ def resolve_keep_real(definition, keep_real):
     ValueError
         No such layer, or one whose inputs are never binarized (the first, the classifier).
     """
-    names = [item["name"] for item in convolutions(definition)]
+    numbers = layer_numbers(definition)
+    names = {number: name for name, number in numbers.items()}
+    classifiers = [item["name"] for item in _items(definition, False) if item["op"] == "classifier"]
+    choosable = [name for name in numbers if numbers[name] > 1 and name not in classifiers]
     chosen = set()
-    keep_real = [keep_real] if isinstance(keep_real, (str, int)) else keep_real
-    for wanted in keep_real:
-        if isinstance(wanted, (int, np.integer)) and 1 <= wanted <= len(names):
-            wanted = names[wanted - 1]
-        if wanted not in names:
-            raise ValueError(f"keep_real: no layer {wanted!r}; the layers are {', '.join(names)}")
-        if wanted in (names[0], names[-1]):
-            others = ", ".join(names[1:-1])
-            raise ValueError(f"keep_real: {wanted} has real inputs in every variant; choose among {others}")
-        chosen.add(wanted)
-    return [name for name in names if name in chosen]
+    for wanted in [keep_real] if isinstance(keep_real, (str, int)) else keep_real:
+        name = names.get(wanted, wanted) if isinstance(wanted, (int, np.integer)) else wanted
+        if name not in numbers:
+            raise ValueError(f"keep_real: no layer {wanted!r}; choose among {', '.join(choosable)}")
+        if name not in choosable:
+            raise ValueError(f"keep_real: {name} has real inputs in every variant; choose among {', '.join(choosable)}")
+        chosen.add(name)
+    return [name for name in numbers if name in chosen]
 
 
 # ------------------------------------------------------------------------------------------- building
@@ -133,11 +271,10 @@ def resolve_keep_real(definition, keep_real):
 class _Builder:
     """Walks a definition with the shape of the map that reaches each item."""
 
-    def __init__(self, spec):
-        self.spec = spec
-        self.items = list(convolutions(spec["definition"]))
-        self.number = 0
-        self.names = set()
+    def __init__(self, spec, init=True):
+        self.spec, self.init = spec, init
+        self.numbers = layer_numbers(spec["definition"])
+        self.made = 0  # layers without weights are numbered as they come
 
     def sequence(self, items, shape, inside=""):
         """Return (layers, shape) for a list of items and the shape (H, W, C) that enters it."""
@@ -159,25 +296,20 @@ class _Builder:
     def _weights(self, item, shape, filters):
         kernel = item["kernel"]
         kh, kw = shape[:2] if kernel == "map" else (kernel, kernel) if isinstance(kernel, int) else kernel
-        rng = np.random.default_rng([self.spec["seed"], self.number])
+        rng = np.random.default_rng([self.spec["seed"], self.numbers[item["name"]]])
+        if not self.init:
+            return np.broadcast_to(np.float32(0), (kh, kw, shape[2], filters))  # its shape and no memory
         bound = 1 / np.sqrt(kh * kw * shape[2])
         return rng.uniform(-bound, bound, (kh, kw, shape[2], filters)).astype(np.float32)
 
-    def _next(self, item):
-        if item["name"] in self.names:
-            raise ValueError(f"definition: two layers are called {item['name']!r}")
-        self.names.add(item["name"])
-        self.number += 1
-
     def _inputs_binary(self, name):
-        spec = self.spec
-        return self.number > 1 and (
-            spec["variant"] == "fbin" or (spec["variant"] == "hybrid" and name not in spec["keep_real"])
-        )
+        variant = self.spec["variant"]
+        chosen = variant == "fbin" or (variant == "hybrid" and name not in self.spec["keep_real"])
+        return chosen and self.numbers[name] > 1
 
     def _conv(self, item, shape):
-        self._next(item)
         spec, name = self.spec, item["name"]
+        first = self.numbers[name] == 1
         filters = max(2, round(item["channels"] * spec["width"]))
         w = self._weights(item, shape, filters)
         geometry = {"stride": item["stride"], "padding": item["padding"]}
@@ -185,8 +317,8 @@ class _Builder:
             options = {key: spec[key] for key in ("rule", "estimator", "pad_value", "scale")}
             yield layers.BatchNorm(f"{name}.bn", shape[2])
             yield layers.XnorConv(name, w, **geometry, **options)
-        elif self.number == 1 or spec["variant"] == "fprec":
-            yield layers.Conv(name, w, **geometry, need_dx=self.number > 1)
+        elif first or spec["variant"] == "fprec":
+            yield layers.Conv(name, w, **geometry, need_dx=not first)
             yield layers.BatchNorm(f"{name}.bn", filters)
         else:
             yield layers.BinaryWeightConv(name, w, **geometry, rule=spec["rule"])
@@ -195,25 +327,28 @@ class _Builder:
             yield layers.ReLU(f"{name}.relu", in_place=True)
 
     def _classifier(self, item, shape):
-        self._next(item)
         w = self._weights(item, shape, self.spec["num_classes"])
         if self.spec["last_layer"] == "binary":
             yield layers.BinaryWeightConv(item["name"], w, rule=self.spec["rule"])
         else:
             yield layers.Conv(item["name"], w, bias=True)
 
+    def _name(self, kind):
+        self.made += 1
+        return f"{kind}{self.made}"
+
     def _max_pool(self, item, shape):
         options = {key: item[key] for key in ("stride", "padding", "ceil")}
-        yield layers.MaxPool(f"pool{self.number}", item["size"], **options)
+        yield layers.MaxPool(self._name("pool"), item["size"], **options)
 
     def _average(self, item, shape):
-        yield layers.AvgPool(f"average{self.number}")
+        yield layers.AvgPool(self._name("average"))
 
     def _relu(self, item, shape):
-        yield layers.ReLU(f"relu{self.number}")
+        yield layers.ReLU(self._name("relu"))
 
     def _dropout(self, item, shape):
-        yield layers.Dropout(f"dropout{self.number}", item["rate"], item["per_channel"])
+        yield layers.Dropout(self._name("dropout"), item["rate"], item["per_channel"])
 
     def _residual(self, item, shape):
         body, _ = self.sequence(item["body"], shape)
@@ -227,14 +362,14 @@ class _Builder:
 
 def build(
     name_or_definition, variant="fprec", *, num_classes, in_channels, input_size, keep_real=(), last_layer="real",
-    seed=0, width=1, rule="paper", estimator="ste", pad_value=0, scale=True,
+    seed=0, width=1, rule="paper", estimator="ste", pad_value=0, scale=True, init=True,
 ):  # fmt: skip
     """Build an untrained network.
 
     Parameters
     ----------
     name_or_definition : str or list
-        "small", or a list made with `conv`, `max_pool`, ... of this module.
+        One of NETWORKS, or a list made with `conv`, `max_pool`, ... of this module.
     variant : {"fprec", "wbin", "fbin", "hybrid"}
     num_classes, in_channels, input_size : int
         Images are (input_size, input_size, in_channels).
@@ -248,6 +383,8 @@ def build(
         Scales the number of channels.
     rule, estimator, pad_value, scale
         See `binarize.weight_gradient` and `conv.xnor_conv2d_forward`.
+    init : bool
+        False makes a network without weights, for counting only.
 
     Returns
     -------
@@ -257,6 +394,8 @@ def build(
     definition = definition_of(name_or_definition)
     one_of("variant", variant, VARIANTS)
     one_of("last_layer", last_layer, ("real", "binary"))
+    if not 0 < width < 100:
+        raise ValueError(f"width: expected a factor above 0, such as 0.5, got {width!r}")
     for key, value in (("num_classes", num_classes), ("in_channels", in_channels), ("input_size", input_size)):
         if not isinstance(value, (int, np.integer)) or value < 1:
             raise ValueError(f"{key}: expected a whole number of at least 1, got {value!r}")
@@ -271,13 +410,13 @@ def build(
         "in_channels": int(in_channels), "input_size": int(input_size), "keep_real": kept, "last_layer": last_layer,
         "seed": seed, "width": width, "rule": rule, "estimator": estimator, "pad_value": pad_value, "scale": scale,
     }  # fmt: skip
-    return from_spec(spec)
+    return from_spec(spec, init)
 
 
-def from_spec(spec):
+def from_spec(spec, init=True):
     """Build the network that ``spec``, the record kept by `build`, describes."""
     image = (spec["input_size"], spec["input_size"], spec["in_channels"])
-    made, shape = _Builder(spec).sequence(spec["definition"], image)
+    made, shape = _Builder(spec, init).sequence(spec["definition"], image)
     expected = (1, 1, spec["num_classes"])
     if shape != expected:
         raise ValueError(f"definition: its end has the shape {shape}, expected {expected}; end it with a classifier")

@@ -47,19 +47,14 @@ def machine():
 
 def milliseconds_per_image(model, x, repeats=30):
     """Median time of an evaluation forward pass of one image on one thread, weights packed beforehand, in ms."""
-    threads = kernels.get_num_threads()
-    kernels.set_num_threads(1)
-    try:
-        with layers.packed_weights(model):
-            for _ in range(3):
-                model.forward(x[:1])
-            times = []
-            for _ in range(repeats):
-                started = time.perf_counter()
-                model.forward(x[:1])
-                times.append(time.perf_counter() - started)
-    finally:
-        kernels.set_num_threads(threads)
+    with kernels.threads(1), layers.packed_weights(model):
+        for _ in range(3):
+            model.forward(x[:1])
+        times = []
+        for _ in range(repeats):
+            started = time.perf_counter()
+            model.forward(x[:1])
+            times.append(time.perf_counter() - started)
     return 1000 * float(np.median(times))
 
 
