@@ -1,4 +1,4 @@
-"""Data sets for hbn_ref: built-in doodles, TU-Berlin sketches, any folder of images. Independent of hbn_ref."""
+"""Data sets: built-in doodles, TU-Berlin sketches, any folder of images. Independent of hbn_ref."""
 
 from .dataset import Dataset, check_seed, check_size, choose_classes
 from .errors import DataError
@@ -12,9 +12,10 @@ def load(source="doodles", *, classes=None, size=64, seed=0, progress=True):
     Parameters
     ----------
     source : str or path
-        "doodles" (or None): drawings made on the spot. "tuberlin": the archive or folder that HBN_DATA names, else
-        the one that `python -m data_tools fetch` left. A path: a zip or folder in TU-Berlin's layout (png/class/1.png
-        or svg/class/1.svg), any folder or zip of class/image, or one of train/class/image and val/class/image.
+        "doodles" (or None): drawings made on the spot. "tuberlin": the archive or folder that HBN_DATA
+        names, else the one that `python -m data_tools fetch` left. A path: a zip or folder in TU-Berlin's
+        layout (png/class/1.png or svg/class/1.svg), any folder or zip of class/image, or one of
+        train/class/image and val/class/image.
     classes : int or sequence of str, optional
         The first so many in alphabetical order, or those named. Default: all.
     size : int

@@ -1,8 +1,8 @@
 """From stored 8-bit images to a network's input: one random warp an image to train, plain crops to evaluate.
 
-Stroke statistics must be the same in training and test. A warp blends neighbouring pixels and so dims a thin stroke, which a
-network would learn to expect. So drawings pass a contrast step that makes strokes solid again, after the warp
-and likewise in evaluation.
+Stroke statistics must be the same in training and test. A warp blends neighbouring pixels and so dims a thin
+stroke, which a network would learn to expect. So drawings pass a contrast step that makes strokes solid again,
+after the warp and likewise in evaluation.
 """
 
 import numpy as np
@@ -10,10 +10,10 @@ from PIL import Image
 
 from .errors import DataError
 
-CROP_AREA = (0.7, 1.0)  # share of the stored image; a centre crop takes 64 x 64 of 72 x 72 = 0.79, inside the range
+CROP_AREA = (0.7, 1.0)  # share of the stored image; a centre crop takes 64 x 64 of 72 x 72 = 0.79, inside it
 ASPECT = 1.1  # sides differ by up to this factor, drawn evenly on a log scale from 1 / ASPECT to ASPECT
 ROTATION = 10.0  # degrees either way
-SOLID = (0.15, 0.55)  # ink up to the first becomes paper, from the second a full stroke, straight in between
+SOLID = (0.2, 0.5)  # ink up to the first becomes paper, from the second a full stroke, straight in between
 
 
 def training_batch(images, rng, preprocessing):
@@ -52,9 +52,9 @@ def training_batch(images, rng, preprocessing):
 
 
 def random_warps(count, rng, size, stored):
-    """The warps of `training_batch`, float64 (count, 6): a, b, c, d, e, f of x_in = a x + b y + c, y_in = d x + e y + f.
+    """The warps of `training_batch`, float64 (count, 6): a to f of x_in = a x + b y + c, y_in = d x + e y + f.
 
-    Positions are in pixels from the image's corner; (x, y) lies in the output, (x_in, y_in) in the stored image.
+    Positions are in pixels from the image's corner; (x, y) lies in the output, (x_in, y_in) in the stored one.
     """
     area, aspect, shift_x, shift_y, turn, mirror = rng.random((count, 6)).T
     side = stored * np.sqrt(CROP_AREA[0] + (CROP_AREA[1] - CROP_AREA[0]) * area)
@@ -124,8 +124,8 @@ def _check_images(images, preprocessing):
     stored, channels = preprocessing["stored"], preprocessing["channels"]
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (stored, stored, channels):
         raise DataError(
-            f"images came as {images.dtype} {images.shape}; expected uint8 (B, {stored}, {stored}, {channels})"
-            " as a Dataset stores them"
+            f"images came as {images.dtype} {images.shape}; expected uint8"
+            f" (B, {stored}, {stored}, {channels}) as a Dataset stores them"
         )
     return images
 
@@ -139,7 +139,7 @@ def _paper(preprocessing):
 
 
 def _normalise(images, preprocessing):
-    """float32 of uint8 (..., C): solid strokes, then (value - mean) / std, looked up in a table of 256 a channel."""
+    """float32 of uint8 (..., C): solid strokes, then (value - mean) / std, by a table of 256 a channel."""
     level = np.arange(256) / 255
     if preprocessing["kind"] == "sketch":
         low, high = preprocessing["solid"]

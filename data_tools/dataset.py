@@ -1,4 +1,4 @@
-"""What every source of drawings or photos ends up as: three splits of 8-bit images, and how to prepare them."""
+"""What every source of images ends up as: three splits of 8-bit images, and how to prepare them."""
 
 from dataclasses import dataclass, field
 
@@ -48,7 +48,7 @@ class Dataset:
         return augment.evaluation_batch(images, self.preprocessing)
 
     def ten_crops(self, images):
-        """Corners, centre and their mirror images, float32 (10, B, size, size, C); see `augment.ten_crops`."""
+        """Corners, centre and their mirrors, float32 (10, B, size, size, C); see `augment.ten_crops`."""
         return augment.ten_crops(images, self.preprocessing)
 
 
@@ -133,23 +133,21 @@ def _named_classes(available, classes, source):
 
 
 def split_counts(count):
-    """How many of a class's `count` images go to (train, validation, test): 48, 6, 26 of 80, or in proportion."""
+    """How many of `count` images go to (train, validation, test): 48, 6, 26 of 80, or in proportion."""
     test = max(1, round(count * TEST_SHARE))
     validation = max(1, round(count * VALIDATION_SHARE))
     return count - test - validation, validation, test
 
 
-def split_class(count, seed, index, name):
-    """Positions of one class's images in (train, validation, test), int64, disjoint, all of them.
+def split_class(count, seed, name):
+    """Places of one class's images in (train, validation, test), int64, disjoint, all of them.
 
     Parameters
     ----------
     count : int
     seed : int
-    index : int
-        The class's place in the source's full list, so that choosing fewer classes moves no image.
     name : str
-        For the message.
+        The class. It takes part in the draw, so that a class is split alike in a source of more or fewer classes.
 
     Raises
     ------
@@ -157,12 +155,23 @@ def split_class(count, seed, index, name):
         Fewer than 3 images.
     """
     if count < 3:
-        raise DataError(
-            f"class {name!r} has {count} image{'s' * (count != 1)}; expected 3 or more: to learn, to choose, to test"
-        )
+        raise DataError(f"class {name!r} has {count} image{'s' * (count != 1)}; expected 3 or more, one for each split")
     train, validation, _ = split_counts(count)
-    order = np.random.default_rng([seed, index]).permutation(count)
+    order = _stream(seed, name).permutation(count)
     return tuple(np.sort(part) for part in np.split(order, [train, train + validation]))
+
+
+def hold_out(count, seed, name):
+    """Places of one class's training images in (train, validation), where the test images come apart from them."""
+    if count < 2:
+        raise DataError(f"class {name!r} has {count} training image; expected 2 or more, one of them to validate")
+    validation = max(1, round(count * VALIDATION_SHARE / (1 - TEST_SHARE)))
+    order = _stream(seed, name).permutation(count)
+    return np.sort(order[validation:]), np.sort(order[:validation])
+
+
+def _stream(seed, name):
+    return np.random.default_rng([seed, *name.encode("utf-8", "surrogateescape")])
 
 
 def stack_split(parts):

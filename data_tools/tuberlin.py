@@ -1,8 +1,8 @@
 """TU-Berlin sketches: where the archives come from, and how pen strokes survive being drawn small.
 
-20,000 sketches, 250 classes of 80, by Eitz, Hays and Alexa (2012). The strokes are 3 units wide on a square of 800: a quarter of a
-pixel on one of 72. A plain reduction would leave a grey haze, so drawings are drawn again with a pen of `PEN` pixels, alike from the
-1111 px originals, from copies of 150 px and from the SVG edition.
+20,000 sketches, 250 classes of 80, by Eitz, Hays and Alexa (2012). The strokes are 3 units wide on a square of
+800: a quarter of a pixel on one of 72. A plain reduction would leave a grey haze, so drawings are drawn again with
+a pen of `PEN` pixels, alike from the 1111 px originals, from copies of 150 px and from the SVG edition.
 """
 
 import functools
@@ -110,7 +110,7 @@ def pen_width(stored):
 def draw_image(image, stored):
     """A drawing of any size, dark on white, drawn again with a pen of `pen_width` on a square of `stored`.
 
-    The strokes' own width is measured and they are widened by what is missing; wider strokes keep their width.
+    The strokes' own width is measured and they are widened by what is missing; wider ones keep their width.
 
     Parameters
     ----------
@@ -167,7 +167,7 @@ def _pens(largest):
 
 
 def _widen(strokes, by):
-    """Dilate boolean strokes by `by` pixels in width; uint8, in between two digital discs their weighted mean."""
+    """Dilate boolean strokes by `by` pixels in width; uint8, between two digital discs their weighted mean."""
     pens = _pens(max(1, math.ceil(by / 2) + 1))
     reach = max(1, math.ceil(by / 2) + 1)
     padded = np.pad(strokes, reach)
@@ -212,9 +212,9 @@ def draw_svg(data, stored, name):
 
 
 def read_strokes(data, name="the SVG file"):
-    """The pen strokes of an SVG drawing as polylines: list of float64 (n, 2), x and y in 0..1 of the viewBox, y down.
+    """The pen strokes of an SVG drawing as polylines: list of float64 (n, 2), x, y in 0..1 of the viewBox, y down.
 
-    Curves become `CURVE_POINTS` straight pieces each. Transforms may be nested. Raises DataError as `draw_svg` does.
+    Curves become `CURVE_POINTS` straight pieces each. Transforms may be nested. DataError as in `draw_svg`.
     """
     try:
         root = ElementTree.fromstring(data)
@@ -256,7 +256,7 @@ def _transform(text):
 
 
 def _polylines(path):
-    """Polylines, float64 (n, 2) each, of an SVG path of moves, lines and cubic curves, absolute or relative."""
+    """Polylines, float64 (n, 2) each, of an SVG path of moves, lines and cubics, absolute or relative."""
     lines, points = [], []
     commands = re.findall(r"([A-DF-Za-df-z])([^A-DF-Za-df-z]*)", path)  # e belongs to numbers
     for command, arguments in commands:
