@@ -64,7 +64,8 @@ def _train(args):
 
 def _evaluate(args):
     model, classes, preprocessing = models.load(args.model)
-    data = data_tools.load(args.data, classes=classes, size=preprocessing["size"], seed=args.seed)
+    seed = model.spec["seed"] if args.seed is None else args.seed
+    data = data_tools.load(args.data, classes=classes, size=preprocessing["size"], seed=seed)
     prepare = data.ten_crops if args.crops == 10 else data.evaluation_batch
     found = train.evaluate(model, *getattr(data, args.split), prepare=prepare)
     print(
@@ -124,9 +125,16 @@ def _add_training(parser, epochs):
     parser.add_argument("--estimator", choices=("ste", "approx_sign", "swish_sign"), default="ste")
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong; the usage is a --help away."""
+
+    def error(self, message):
+        self.exit(2, f"{self.prog}: {message}; see --help\n")
+
+
 def parser():
     """Return the argument parser of all commands."""
-    top = argparse.ArgumentParser(prog="python -m hbn_ref", description="Hybrid Binary Networks in NumPy and Numba.")
+    top = _Parser(prog="python -m hbn_ref", description="Hybrid Binary Networks in NumPy and Numba.")
     commands = top.add_subparsers(dest="name", required=True, metavar="COMMAND")
 
     p = commands.add_parser("study", help="train the variants, choose layers, train the hybrid, compare")
@@ -152,6 +160,7 @@ def parser():
     p = commands.add_parser("evaluate", help="accuracy of a trained network")
     p.add_argument("model", type=Path, metavar="MODEL", help="a model file (.npz)")
     _add_data(p)
+    p.set_defaults(seed=None)  # the seed it was trained with: another would mix training drawings into the test
     p.add_argument("--split", choices=("train", "validation", "test"), default="test")
     p.add_argument("--crops", type=int, choices=(1, 10), default=1)
     p.set_defaults(run=_evaluate)

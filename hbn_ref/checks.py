@@ -38,6 +38,26 @@ def pair(name, value, least):
     return int(both[0]), int(both[1])
 
 
+def whole_number(name, value, least=1):
+    """Return value as an int of at least ``least``."""
+    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{name}: expected a whole number of at least {least}, got {value!r}")
+    return int(value)
+
+
+def real_number(name, value, least=0.0):
+    """Return value as a finite float of at least ``least``."""
+    if not isinstance(value, (int, float, np.integer, np.floating)) or not np.isfinite(value) or value < least:
+        raise ValueError(f"{name}: expected a finite number of at least {least:g}, got {value!r}")
+    return float(value)
+
+
+def same_shape(name, x, shape):
+    """Raise a ValueError unless x has ``shape``: a kernel would read foreign memory."""
+    if np.shape(x) != tuple(shape):
+        raise ValueError(f"{name}: expected shape {tuple(shape)}, got {np.shape(x)}")
+
+
 def one_of(name, value, choices):
     """Return value if it is among ``choices``, else raise a ValueError that lists them."""
     if value not in choices:

@@ -15,7 +15,7 @@ The form of the score and of the partition are recalled from the paper (Prabhu e
 import numpy as np
 
 from . import layers, models
-from .checks import one_of
+from .checks import one_of, whole_number
 
 FORMS = ("mse", "rmse", "normalised", "one_minus_square")
 
@@ -95,8 +95,10 @@ def _columns(errors, macs):
     errors, macs = np.asarray(errors, np.float64), np.asarray(macs, np.float64)
     if errors.ndim != 1 or errors.shape != macs.shape or errors.size == 0:
         raise ValueError(f"macs: expected one for each error, got {macs.shape} for {errors.shape}")
-    if not np.isfinite(errors).all() or (macs <= 0).any():
-        raise ValueError("errors: expected finite errors and positive macs")
+    if not np.isfinite(errors).all():
+        raise ValueError(f"errors: expected finite numbers, got {errors}")
+    if not (np.isfinite(macs) & (macs > 0)).all():
+        raise ValueError(f"macs: expected numbers above 0, got {macs}")
     return errors, macs / macs.sum()
 
 
@@ -187,11 +189,12 @@ def partition(scores, ratio, clusters=2, *, total=None):
         0-based positions in ``scores``, ascending; empty if nothing fits.
     """
     scores = np.asarray(scores, np.float64)
-    total = len(scores) if total is None else total
+    if scores.ndim != 1 or scores.size == 0 or not np.isfinite(scores).all():
+        raise ValueError(f"scores: expected a list of finite numbers, got {scores}")
+    total = whole_number("total", len(scores) if total is None else total)
     if not 0 <= ratio <= 1:
         raise ValueError(f"ratio: expected a share from 0 to 1, got {ratio!r}")
-    if not isinstance(clusters, (int, np.integer)) or clusters < 1:
-        raise ValueError(f"clusters: expected a whole number of at least 1, got {clusters!r}")
+    whole_number("clusters", clusters)
     allowed = int(np.floor(ratio * total + 1e-9))  # 2/7 of 7 is 2, whatever its last bit says
     for count in range(min(clusters, len(scores)), len(scores) + 1):
         kept = []

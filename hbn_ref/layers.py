@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from . import binarize, conv, kernels
-from .checks import float_array, one_of, pair
+from .checks import float_array, one_of, pair, real_number, same_shape
 
 EPS = 1e-5  # added to the variance in BatchNorm
 MOMENTUM = 0.1  # weight of the newest batch in BatchNorm's running statistics
@@ -46,6 +46,7 @@ def batchnorm_forward(x, gamma, beta, *, eps=EPS):
     out : (N, H, W, C)
     cache : for `batchnorm_backward`; its last two entries are the batch's mean and (biased) variance, float64 (C,)
     """
+    x = float_array("x", x, 4)
     rows = x.reshape(-1, x.shape[-1])
     total, squares = _blocks(kernels.channel_sums, rows)
     mean = total / len(rows)
@@ -55,6 +56,9 @@ def batchnorm_forward(x, gamma, beta, *, eps=EPS):
 
 def batchnorm_inference(x, gamma, beta, mean, var, *, eps=EPS):
     """BatchNorm with given statistics: one multiplication and one addition a value."""
+    x = float_array("x", x, 4)
+    for name, value in (("gamma", gamma), ("beta", beta), ("mean", mean), ("var", var)):
+        same_shape(name, value, x.shape[3:])
     scale = gamma / np.sqrt(np.asarray(var, np.float64) + eps)
     shift = (beta - mean * scale).astype(x.dtype)
     out = np.empty(x.shape, x.dtype)
@@ -79,6 +83,7 @@ def batchnorm_backward(dout, cache):
     dgamma, dbeta : (C,)
     """
     x, gamma, eps, mean, var = cache
+    same_shape("dout", dout, x.shape)
     rows = x.reshape(-1, x.shape[-1])
     d = np.ascontiguousarray(dout).reshape(rows.shape)
     inv = 1 / np.sqrt(var + eps)
@@ -108,6 +113,7 @@ def relu_forward(x, in_place=False):
 
 def relu_backward(dout, cache, in_place=False):
     """``dx = dout 1[out > 0]``. ``in_place`` overwrites dout."""
+    same_shape("dout", dout, cache.shape)
     dout = np.ascontiguousarray(dout)
     dx = dout if in_place else np.empty(cache.shape, cache.dtype)
     kernels.run(kernels.relu_dx, dx.size, cache.reshape(-1), dout.reshape(-1), dx.reshape(-1), work=dx.size)
@@ -146,16 +152,23 @@ def pool_size(size, window, stride, padding=(0, 0), ceil=False):
     """Return the (height, width) of a pooled map; with ``ceil`` a last window may hang over the edge."""
     out = []
     for length, k, s, p in zip(size, window, stride, padding, strict=True):
-        if p * 2 > k or length + 2 * p < k:
+        if p * 2 > k:
+            raise ValueError(f"padding: {padding} is more than half of the window {window}; some would see no value")
+        if length + 2 * p < k:
             raise ValueError(f"x: a {tuple(size)} map does not fit a {window} pooling window with padding {padding}")
         n = (length + 2 * p - k + (s - 1 if ceil else 0)) // s + 1
         out.append(n - 1 if (n - 1) * s >= length + p else n)  # no window may start outside
     return tuple(out)
 
 
+def _pooling(size, stride, padding):
+    stride = size if stride is None else stride
+    return pair("size", size, 1), pair("stride", stride, 1), pair("padding", padding, 0)
+
+
 def max_pool_forward(x, size, stride=None, padding=0, ceil=False):
     """Largest value of each window; padding never wins. The cache holds which tap won, one byte each."""
-    window, stride, padding = pair("size", size, 1), pair("stride", stride or size, 1), pair("padding", padding, 0)
+    window, stride, padding = _pooling(size, stride, padding)
     x = float_array("x", x, 4)
     if window[0] * window[1] > 256:
         raise ValueError(f"size: a window holds at most 256 values, got {window}")
@@ -168,6 +181,7 @@ def max_pool_forward(x, size, stride=None, padding=0, ceil=False):
 def max_pool_backward(dout, cache):
     """Each gradient goes to the value that won its window (the first of equals)."""
     shape, tap, window, stride, padding = cache
+    same_shape("dout", dout, tap.shape)
     dx = np.zeros(shape, dout.dtype)
     dout = np.ascontiguousarray(dout)
     kernels.run(kernels.max_pool_dx, len(dx), dout, tap, *window, *stride, *padding, dx, work=dx.size)
@@ -184,7 +198,8 @@ def _taps(shape, window, stride, padding):
 
 def avg_pool_forward(x, size, stride=None, padding=0):
     """Mean of each window, padding counted as zeros."""
-    window, stride, padding = pair("size", size, 1), pair("stride", stride or size, 1), pair("padding", padding, 0)
+    window, stride, padding = _pooling(size, stride, padding)
+    x = float_array("x", x, 4)
     shape = (len(x), *pool_size(x.shape[1:3], window, stride, padding), x.shape[3])
     (ph, pw), out = padding, np.zeros(shape, x.dtype)
     padded = np.pad(x, ((0, 0), (ph, ph), (pw, pw), (0, 0)))
@@ -272,6 +287,8 @@ class Layer:
             missing, unknown = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
             raise ValueError(f"state: does not belong to this network; missing {missing[:3]}, unknown {unknown[:3]}")
         for name, value in state.items():
+            if np.asarray(value).dtype.kind not in "fiu":
+                raise ValueError(f"state: {name} holds {np.asarray(value).dtype}, expected numbers")
             if own[name].shape != np.shape(value):
                 raise ValueError(f"state: {name} has shape {np.shape(value)}, expected {own[name].shape}")
         for name, value in state.items():
@@ -428,8 +445,8 @@ class MaxPool(Layer):
 
     def __init__(self, name, size, stride=None, padding=0, ceil=False):
         super().__init__(name)
-        self.size, self.stride = pair("size", size, 1), pair("stride", stride or size, 1)
-        self.padding, self.ceil = pair("padding", padding, 0), ceil
+        self.size, self.stride, self.padding = _pooling(size, stride, padding)
+        self.ceil = ceil
 
     def output_shape(self, shape):
         return *pool_size(shape[:2], self.size, self.stride, self.padding, self.ceil), shape[2]
@@ -467,7 +484,7 @@ class Dropout(Layer):
 
     def __init__(self, name, rate, per_channel=False, rng=None):
         super().__init__(name)
-        if not 0 <= rate < 1:
+        if not 0 <= real_number("rate", rate) < 1:
             raise ValueError(f"rate: expected a share from 0 up to 1, got {rate!r}")
         self.rate, self.per_channel, self.rng = rate, per_channel, rng or np.random.default_rng(0)
 
@@ -505,7 +522,7 @@ class Linear(Conv):
         return super().output_shape((1, 1, int(np.prod(shape))))
 
     def _forward(self, x, training):
-        out, cache = super()._forward(x.reshape(len(x), 1, 1, -1), training)
+        out, cache = super()._forward(x.reshape(len(x), 1, 1, int(np.prod(x.shape[1:]))), training)
         return out.reshape(len(x), -1), (cache, x.shape)
 
     def _backward(self, dout, cache):
@@ -529,9 +546,17 @@ class Sequential(Layer):
             yield from layer.walk()
 
     def forward(self, x, training=False):
+        if self.spec is not None:
+            self._check_images(x)
         for layer in self.layers:
             x = layer.forward(x, training)
         return x
+
+    def _check_images(self, x):
+        size = self.spec["input_size"]
+        expected = (size, size, self.spec["in_channels"])
+        if np.ndim(x) != 4 or x.shape[1:] != expected or len(x) == 0:
+            raise ValueError(f"x: expected images (N, {size}, {size}, {expected[2]}), N >= 1, got shape {np.shape(x)}")
 
     def backward(self, dout):
         for layer in reversed(self.layers):

@@ -18,8 +18,10 @@ inputs). Convolutions are numbered in the order of the definition, the first is 
 
 import numpy as np
 
+from . import conv as convolution
 from . import files, layers
-from .checks import one_of
+from .binarize import ESTIMATORS, RULES
+from .checks import one_of, real_number, whole_number
 
 VARIANTS = ("fprec", "wbin", "fbin", "hybrid")
 FORMAT = "hbn_ref model 1"
@@ -284,6 +286,8 @@ class _Builder:
                 try:
                     shape = layer.output_shape(shape)
                 except ValueError as error:
+                    if isinstance(layer, (layers.Residual, layers.Concat)):
+                        raise  # parts of different shapes, whatever the size of the images
                     size = self.spec["input_size"]
                     text = str(error).removeprefix("x: ")
                     raise ValueError(f"{layer.name}: {text}; input_size {size} is too small for this network") from None
@@ -318,7 +322,8 @@ class _Builder:
             yield layers.BatchNorm(f"{name}.bn", shape[2])
             yield layers.XnorConv(name, w, **geometry, **options)
         elif first or spec["variant"] == "fprec":
-            yield layers.Conv(name, w, **geometry, need_dx=not first)
+            begins = first and spec["definition"][0] is item
+            yield layers.Conv(name, w, **geometry, need_dx=not begins)
             yield layers.BatchNorm(f"{name}.bn", filters)
         else:
             yield layers.BinaryWeightConv(name, w, **geometry, rule=spec["rule"])
@@ -394,11 +399,13 @@ def build(
     definition = definition_of(name_or_definition)
     one_of("variant", variant, VARIANTS)
     one_of("last_layer", last_layer, ("real", "binary"))
-    if not 0 < width < 100:
-        raise ValueError(f"width: expected a factor above 0, such as 0.5, got {width!r}")
+    one_of("rule", rule, RULES)
+    one_of("estimator", estimator, tuple(ESTIMATORS))
+    one_of("pad_value", pad_value, convolution.PAD_VALUES)
+    real_number("width", width, 0.01)
+    whole_number("seed", seed, 0)
     for key, value in (("num_classes", num_classes), ("in_channels", in_channels), ("input_size", input_size)):
-        if not isinstance(value, (int, np.integer)) or value < 1:
-            raise ValueError(f"{key}: expected a whole number of at least 1, got {value!r}")
+        whole_number(key, value)
     kept = resolve_keep_real(definition, keep_real)
     if kept and variant != "hybrid":
         raise ValueError(f"keep_real: only a hybrid chooses layers, the variant is {variant!r}")
@@ -444,6 +451,9 @@ def load(path):
     try:
         model = from_spec(header["spec"])
         model.load_state(arrays)
-        return model, header["classes"], header["preprocessing"]
+        preprocessing = header["preprocessing"]
+        if len(header["classes"]) != model.spec["num_classes"] or preprocessing["size"] != model.spec["input_size"]:
+            raise ValueError("classes or preprocessing do not fit the network")
+        return model, header["classes"], preprocessing
     except (KeyError, TypeError, ValueError) as error:
         raise files.FileError(f"{path}: damaged, or not a model file ({error})") from None

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from . import cost, files, hybrid, kernels, layers, models, train
-from .checks import one_of
+from .checks import one_of, real_number
 
 REPORT_FORMAT = "hbn_ref study 1"
 LEARNING_RATE = 0.003
@@ -115,21 +115,23 @@ class Study:
     def _save(self):
         files.write_json(self.out / "progress.json", self.report)
 
-    def build(self, variant, keep_real=()):
+    def build(self, variant, keep_real=(), init=True):
         """Return the untrained network of a variant."""
         s, p = self.settings, self.data.preprocessing
         return models.build(
             s["model"], variant, num_classes=len(self.data.classes), in_channels=p["channels"], input_size=p["size"],
             keep_real=keep_real, last_layer="real" if variant == "fprec" else s["last_layer"], seed=s["seed"],
-            width=s["width"], estimator=s["estimator"],
+            width=s["width"], estimator=s["estimator"], init=init,
         )  # fmt: skip
 
     def train(self, variant, keep_real=()):
         """Train and judge one variant unless that is done; its model file and its entry in the report are written."""
         path, data, s = self.out / f"{variant}.npz", self.data, self.settings
+        checkpoint = self.out / f"{variant}.checkpoint.npz"
         if variant in self.report["variants"] and path.exists():
+            checkpoint.unlink(missing_ok=True)  # the last run may have ended just before this
             return
-        model, checkpoint = self.build(variant, keep_real), self.out / f"{variant}.checkpoint.npz"
+        model = self.build(variant, keep_real)
 
         def validate(model):
             found = train.evaluate(model, *data.validation, prepare=data.evaluation_batch)
@@ -207,8 +209,13 @@ def run(
     files.FileError
         The folder holds a study with other settings, or a damaged file.
     """
+    if not variants:
+        raise ValueError(f"variants: expected some of {', '.join(models.VARIANTS)}, got none")
     for variant in variants:
         one_of("variants", variant, models.VARIANTS)
+    train.check_settings(epochs, batch, lr, 0.0, seed)
+    if gamma is not None:
+        real_number("gamma", gamma)
     one_of("form", form, hybrid.FORMS)
     settings = {
         "model": model, "epochs": epochs, "batch": batch, "seed": seed,
@@ -218,8 +225,11 @@ def run(
         "drawings": [len(part[1]) for part in (data.train, data.validation, data.test)],
         "checksum": zlib.crc32(np.ascontiguousarray(data.train[0])),
     }  # fmt: skip
+    study = Study(data, out, settings, command, progress)
     hybrid.partition([1.0, 2.0], ratio, clusters)  # refuse bad values now, not after an hour of training
-    return Study(data, out, settings, command, progress).run()
+    for variant in settings["variants"]:
+        study.build(variant, init=False)
+    return study.run()
 
 
 def table(report):

@@ -12,18 +12,28 @@ Everything random in epoch e comes from ``default_rng([seed, e])``: a run that w
 goes on from its checkpoint takes the same steps as one that was not, bit for bit.
 """
 
+import math
 import time
 
 import numpy as np
 from tqdm.auto import tqdm
 
 from . import files, layers
-from .checks import one_of
+from .checks import one_of, real_number, whole_number
 
 CHECKPOINT_FORMAT = "hbn_ref checkpoint 1"
 
 
 # --------------------------------------------------------------------------------------------------- loss
+
+
+def _check_labels(labels, scores):
+    labels = np.asarray(labels)
+    if scores.ndim != 2 or labels.shape != (len(scores),) or len(labels) == 0:
+        raise ValueError(f"labels: expected one for each row of logits, got {labels.shape} for {scores.shape}")
+    if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= scores.shape[1]:
+        raise ValueError(f"labels: expected whole numbers from 0 to {scores.shape[1] - 1}")
+    return labels
 
 
 def softmax_cross_entropy(logits, labels):
@@ -42,11 +52,7 @@ def softmax_cross_entropy(logits, labels):
     dlogits : (N, classes), of the type of logits
     """
     logits = np.asarray(logits)
-    labels = np.asarray(labels)
-    if logits.ndim != 2 or labels.shape != (len(logits),) or len(labels) == 0:
-        raise ValueError(f"labels: expected one for each row of logits, got {labels.shape} for {logits.shape}")
-    if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= logits.shape[1]:
-        raise ValueError(f"labels: expected whole numbers from 0 to {logits.shape[1] - 1}")
+    labels = _check_labels(labels, logits)
     shifted = logits - logits.max(axis=1, keepdims=True)  # the same softmax, without overflow
     log_p = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
     rows = np.arange(len(labels))
@@ -86,11 +92,13 @@ class Optimizer:
         arrays = {f"{n}/{s}": a for n, own in self.running.items() for s, a in zip(self.slots, own, strict=True)}
         return {**arrays, "steps": np.int64(self.steps)}
 
-    def load_state(self, state):
-        """Take back what `state` returned."""
-        self.steps, self.running = int(state["steps"]), {}
-        for name in dict.fromkeys(full.rpartition("/")[0] for full in state if full != "steps"):
-            self.running[name] = [state[f"{name}/{slot}"].copy() for slot in self.slots]
+    def load_state(self, state, names=None):
+        """Take back what `state` returned; with ``names``, of all these parameters, or a KeyError."""
+        steps = int(state["steps"])
+        if names is None:
+            names = dict.fromkeys(full.rpartition("/")[0] for full in state if full != "steps")
+        self.running = {name: [state[f"{name}/{slot}"].copy() for slot in self.slots] for name in names}
+        self.steps = steps
 
 
 class SGD(Optimizer):
@@ -142,7 +150,7 @@ def constant(epoch, epochs):
 
 def cosine(epoch, epochs):
     """Half a cosine from 1 to 0."""
-    return 0.5 * (1 + np.cos(np.pi * epoch / epochs))
+    return 0.5 * (1 + math.cos(math.pi * epoch / epochs))
 
 
 def step(epoch, epochs, factor=0.1):
@@ -173,27 +181,43 @@ def centre_and_clamp(model):
 def train_step(model, x, labels, optimizer):
     """One step on one batch: x float32 (N, H, W, C), labels (N,). Returns (loss, logits)."""
     centre_and_clamp(model)
-    logits = model.forward(x, training=True)
-    loss, dlogits = softmax_cross_entropy(logits, labels)
-    if not np.isfinite(loss):
+    try:
+        logits = model.forward(x, training=True)
+        loss, dlogits = softmax_cross_entropy(logits, labels)
+    except ValueError:  # the sign of a NaN, or a mistake of the caller's
         where = first_not_finite(model, x)
-        raise FloatingPointError(f"the loss is {loss} at step {optimizer.steps + 1}; first seen going into {where}")
+        if where is None:
+            raise
+        raise FloatingPointError(f"step {optimizer.steps + 1}: NaN or infinity in {where}") from None
+    if not np.isfinite(loss):
+        where = first_not_finite(model, x) or "the loss"
+        raise FloatingPointError(f"step {optimizer.steps + 1}: the loss is {loss}; NaN or infinity in {where}")
     model.backward(dlogits)
     optimizer.step(model)
     return loss, logits
 
 
 def first_not_finite(model, x):
-    """Return the name of the first layer whose input holds a NaN or an infinity, or "the loss" if none does."""
-    seen = []
+    """Say where a NaN or an infinity first appears in a forward pass: the input or a weight of a layer; else None."""
+
+    class Found(Exception):
+        pass
 
     def look(layer, value):
-        if not seen and not np.isfinite(value).all():
-            seen.append(layer.name)
+        if not np.isfinite(value).all():
+            raise Found(f"the input of {layer.name}")
+        for key, own in layer.params.items():
+            if not np.isfinite(own).all():
+                raise Found(f"{layer.name}.{key}")
 
-    with layers.watching(model, look):
-        model.forward(x, training=True)
-    return seen[0] if seen else "the loss"
+    try:
+        with layers.watching(model, look):
+            model.forward(x, training=True)
+    except Found as found:
+        return str(found)
+    except ValueError:
+        return None
+    return None
 
 
 def binary_signs(model):
@@ -251,9 +275,7 @@ def fit(
     one_of("schedule", schedule, tuple(SCHEDULES))
     if len(images) != len(labels) or len(images) == 0:
         raise ValueError(f"labels: expected one for each image, got {len(labels)} for {len(images)} images")
-    for key, value in (("epochs", epochs), ("batch", batch)):
-        if not isinstance(value, (int, np.integer)) or value < 1:
-            raise ValueError(f"{key}: expected a whole number of at least 1, got {value!r}")
+    check_settings(epochs, batch, lr, weight_decay, seed)
     rule = OPTIMIZERS[optimizer](weight_decay=weight_decay, **({} if lr is None else {"lr": lr}))
     settings = {
         "epochs": epochs, "batch": batch, "lr": rule.lr, "optimizer": optimizer, "schedule": schedule,
@@ -264,7 +286,8 @@ def fit(
     title = model.spec["variant"] if model.spec else "training"
     with tqdm(total=epochs, initial=len(history), desc=title, unit="epoch", disable=not progress) as bar:
         for epoch in range(len(history), epochs):
-            rates = [peak * SCHEDULES[schedule](epoch + i / 1024, epochs) for i in range(1024)]
+            count = -(-len(images) // batch)
+            rates = [peak * SCHEDULES[schedule](epoch + i / count, epochs) for i in range(count)]
             row = _epoch(model, images, labels, rule, rates, batch, np.random.default_rng([seed, epoch]), prepare)
             row = {"epoch": epoch + 1, **row, **(validate(model) if validate else {})}
             history.append(row)
@@ -276,6 +299,16 @@ def fit(
     return history
 
 
+def check_settings(epochs, batch, lr, weight_decay, seed):
+    """Raise a ValueError that names the first bad setting of a training."""
+    whole_number("epochs", epochs)
+    whole_number("batch", batch)
+    whole_number("seed", seed, 0)
+    real_number("weight_decay", weight_decay)
+    if lr is not None:
+        real_number("lr", lr)
+
+
 def _epoch(model, images, labels, optimizer, rates, batch, rng, prepare):
     started = time.perf_counter()
     for layer in model.walk():
@@ -283,12 +316,11 @@ def _epoch(model, images, labels, optimizer, rates, batch, rng, prepare):
             layer.rng = rng
     before = binary_signs(model)
     order = rng.permutation(len(images))
-    starts = range(0, len(order), batch)
     total, correct = 0.0, 0
-    for number, start in enumerate(starts):
-        index = order[start : start + batch]
+    for number, rate in enumerate(rates):
+        index = order[number * batch : (number + 1) * batch]
         x = images[index] if prepare is None else prepare(images[index], rng)
-        optimizer.lr = rates[number * len(rates) // len(starts)]
+        optimizer.lr = rate
         loss, logits = train_step(model, x, labels[index], optimizer)
         total += loss * len(index)
         correct += int((logits.argmax(axis=1) == labels[index]).sum())
@@ -312,18 +344,23 @@ def _resume(path, model, optimizer, settings):
     if path is None or not files.Path(path).exists():
         return []
     header, arrays = files.read_arrays(path, CHECKPOINT_FORMAT)
-    differing = [key for key in settings if header["settings"].get(key) != files.plain(settings[key])]
-    if differing:
-        raise files.FileError(
-            f"{path}: belongs to a run with other settings ({', '.join(differing)}); delete it or write elsewhere"
-        )
-    parts = {"model": {}, "optimizer": {}}
-    for name, value in arrays.items():
-        part, _, rest = name.partition("/")
-        parts[part][rest] = value
-    model.load_state(parts["model"])
-    optimizer.load_state(parts["optimizer"])
-    return header["history"]
+    try:
+        theirs, history = header["settings"], list(header["history"])
+        differing = [key for key in settings if theirs.get(key) != files.plain(settings[key])]
+        if differing:
+            names = ", ".join(differing)
+            raise files.FileError(f"{path}: of a run with other settings ({names}); delete it or write elsewhere")
+        parts = {"model": {}, "optimizer": {}}
+        for name, value in arrays.items():
+            part, _, rest = name.partition("/")
+            parts[part][rest] = value
+        optimizer.load_state(parts["optimizer"], [name for name, _, _ in model.parameters()])
+        model.load_state(parts["model"])
+    except files.FileError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise files.FileError(f"{path}: a damaged checkpoint ({error}); delete it to start again") from None
+    return history
 
 
 # ---------------------------------------------------------------------------------------------- evaluation
@@ -356,10 +393,12 @@ def evaluate(model, images, labels, *, prepare=None, batch=64):
     with layers.packed_weights(model):
         for x in batches(images, batch, prepare):
             p = _probabilities(model, x)
-            y = labels[start : start + len(p)]
+            y = _check_labels(labels[start : start + len(p)], p)
             start += len(p)
             own = p[np.arange(len(y)), y]
-            rank = (p > own[:, None]).sum(axis=1)  # how many classes are thought likelier than the true one
+            first = np.arange(p.shape[1]) < y[:, None]  # of equals the first class is taken, as argmax does
+            rank = ((p > own[:, None]) | ((p == own[:, None]) & first)).sum(axis=1)
+            rank[~np.isfinite(own)] = p.shape[1]
             hits1 += int((rank == 0).sum())
             hits5 += int((rank < 5).sum())
             loss -= float(np.log(np.maximum(own, 1e-30)).sum())

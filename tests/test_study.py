@@ -1,0 +1,526 @@
+"""Top floor: files, plots, the study and its interruption, the command line.
+
+Everything runs on a few doodles and a tiny network, put among models.NETWORKS for the time of a test.
+"""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+import data_tools
+from data_tools import doodles
+from hbn_ref import cost, files, hybrid, kernels, layers, models, plots, study, train
+from hbn_ref.__main__ import main
+from hbn_ref.models import classifier, conv, dropout, max_pool
+
+TINY = [
+    conv("conv1", 4, 3, stride=2), max_pool(3, 2), conv("conv2", 6, 3, padding=1), max_pool(2),
+    conv("conv3", 6, 3, padding=1), conv("conv4", 8, "map"), dropout(0.2), classifier(),
+]  # fmt: skip
+EPOCHS, BATCH, BATCHES = 3, 8, 3  # 24 drawings to learn from: 3 batches an epoch
+SETTINGS = {"model": "tiny", "epochs": EPOCHS, "batch": BATCH, "lr": 0.01, "ratio": 0.5, "progress": False}
+MODEL_FILES = {f"{variant}.npz" for variant in models.VARIANTS}
+
+
+@pytest.fixture(scope="module")
+def data():
+    return doodles.load(size=32, classes=("car", "cat", "sun"), train=8, validation=4, test=5)
+
+
+@pytest.fixture(autouse=True)
+def tiny_network(monkeypatch):
+    monkeypatch.setitem(models.NETWORKS, "tiny", TINY)
+    monkeypatch.setattr(study, "milliseconds_per_image", lambda model, x, repeats=1: 1.5)  # thirty slow forwards
+
+
+@pytest.fixture(scope="module")
+def whole(data, tmp_path_factory):
+    """An uninterrupted study: (folder, report)."""
+    out = tmp_path_factory.mktemp("whole") / "study"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(models.NETWORKS, "tiny", TINY)
+        return out, study.run(data, out, command="the command", **SETTINGS)
+
+
+def names(folder):
+    return {path.name for path in folder.iterdir()} if folder.exists() else set()
+
+
+# ---------------------------------------------------------------------------------------------- files
+
+
+def test_json_is_written_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "folder" / "a.json"
+    files.write_json(path, {"a": [1, 2.5, None]})
+    assert files.read_json(path) == {"a": [1, 2.5, None]}
+    for bad in ({"a": float("nan")}, {"a": {1, 2}}):
+        with pytest.raises((ValueError, TypeError)):
+            files.write_json(path, bad)
+    assert files.read_json(path) == {"a": [1, 2.5, None]} and names(path.parent) == {"a.json"}
+
+
+def test_unreadable_json_is_a_file_error(tmp_path):
+    (tmp_path / "a.json").write_text("{")
+    for name in ("a.json", "missing.json"):
+        with pytest.raises(files.FileError, match=name):
+            files.read_json(tmp_path / name)
+
+
+def test_plain_gives_what_json_would_give_back():
+    assert files.plain({"a": (1, 2), 3: None}) == {"a": [1, 2], "3": None}
+
+
+# ---------------------------------------------------------------------------------------------- study
+
+
+def test_report_has_everything_the_paper_compares(whole, data):
+    out, report = whole
+    assert files.read_json(out / "report.json") == report
+    assert {"data", "classes", "seed", "epochs", "command", "machine", "variants", "metric"} <= set(report)
+    assert (report["data"], report["classes"]) == ("doodles", ["car", "cat", "sun"])
+    assert (report["seed"], report["epochs"], report["command"]) == (0, EPOCHS, "the command")
+    assert {"processor", "cores", "threads", "python", "numpy", "numba"} <= set(report["machine"])
+    assert list(report["variants"]) == list(models.VARIANTS)
+    keys = {"top1", "top5", "macs_real", "macs_binary", "equivalent_ops", "weight_bytes", "ms_per_image"}
+    for found in report["variants"].values():
+        assert keys | {"train_seconds", "history"} <= set(found)
+        assert 0 <= found["top1"] <= found["top5"] == 100 and found["train_seconds"] > 0
+        assert [row["epoch"] for row in found["history"]] == [1, 2, 3]
+        assert {"loss", "top1", "flip_ratio", "val_top1"} <= set(found["history"][0])
+
+
+def test_folder_holds_report_and_models_and_nothing_else(whole):
+    assert names(whole[0]) == {"report.json"} | MODEL_FILES
+
+
+@pytest.mark.parametrize("variant", models.VARIANTS)
+def test_saved_networks_give_the_reported_figures(whole, data, variant):
+    out, report = whole
+    model, classes, preprocessing = models.load(out / f"{variant}.npz")
+    assert model.spec["variant"] == variant and list(classes) == ["car", "cat", "sun"]
+    assert preprocessing == files.plain(data.preprocessing)
+    found, reported = train.evaluate(model, *data.test, prepare=data.evaluation_batch), report["variants"][variant]
+    assert found["top1"] == reported["top1"]
+    total = cost.table(model)["total"]
+    for key in ("macs_real", "macs_binary", "equivalent_ops", "weight_bytes"):
+        assert reported[key] == total[key]
+
+
+def test_metric_rows_agree_with_chapter_8(whole, data):
+    out, report = whole
+    rows = report["metric"]
+    assert [row["layer"] for row in rows] == ["conv2", "conv3", "conv4"]
+    assert all({"layer", "error", "macs", "score", "kept_real"} <= set(row) for row in rows)
+    fbin, _, _ = models.load(out / "fbin.npz")
+    errors = hybrid.binarization_errors(fbin, [data.evaluation_batch(data.validation[0])])
+    assert [row["error"] for row in rows] == pytest.approx(list(errors.values()), rel=1e-6)
+    assert [row["macs"] for row in rows] == [9 * 4 * 6 * 49, 9 * 6 * 6 * 9, 9 * 6 * 8]
+    scores = hybrid.metric([row["error"] for row in rows], [row["macs"] for row in rows])
+    assert [row["score"] for row in rows] == pytest.approx(scores.tolist())
+    kept = [row["layer"] for row in rows if row["kept_real"]]
+    assert kept == [rows[i]["layer"] for i in hybrid.partition(scores, 0.5, study.CLUSTERS)] and len(kept) == 1
+    made, _, _ = models.load(out / "hybrid.npz")
+    assert made.spec["keep_real"] == kept
+    kinds = {layer.name: layer.inputs for layer in made.walk() if isinstance(layer, layers.XnorConv)}
+    assert set(kinds) == {"conv2", "conv3", "conv4"} - set(kept)
+
+
+def test_finished_study_is_read_not_repeated(whole, data):
+    out, report = whole
+    times = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
+    again = study.run(refusing(data), out, command="another", **SETTINGS)
+    assert again == report and times == {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
+
+
+def test_hybrid_brings_the_fully_binary_network_along(data, tmp_path):
+    report = study.run(data, tmp_path, variants=("hybrid",), **{**SETTINGS, "epochs": 1})
+    assert set(report["variants"]) == {"fbin", "hybrid"} and report["metric"]
+    alone = study.run(data, tmp_path / "alone", variants=["wbin"], **{**SETTINGS, "epochs": 1})
+    assert set(alone["variants"]) == {"wbin"} and alone["metric"] == []
+
+
+def test_table_shows_every_variant_and_what_was_kept(whole):
+    text = study.table(whole[1])
+    assert all(variant in text for variant in models.VARIANTS)
+    kept = next(row["layer"] for row in whole[1]["metric"] if row["kept_real"])
+    assert f"Kept real: {kept}" in text
+    assert f"{whole[1]['variants']['fbin']['macs_binary']:,}" in text
+
+
+# ------------------------------------------------------------------------------------------ interruption
+
+
+class Interrupted:
+    """The data, with Ctrl-C (or another end) at the n-th batch of training."""
+
+    def __init__(self, data, after, end=KeyboardInterrupt):
+        self.data, self.left, self.end = data, after, end
+
+    def __getattr__(self, name):
+        return getattr(self.data, name)
+
+    def training_batch(self, images, rng):
+        if self.left == 0:
+            raise self.end
+        self.left -= 1
+        return self.data.training_batch(images, rng)
+
+
+class Trained(Exception):
+    """Training began where it should not have."""
+
+
+def refusing(data):
+    return Interrupted(data, 0, Trained)
+
+
+def interrupt_at(where, data, monkeypatch):
+    """The data to use; some interruptions are planted elsewhere."""
+    if isinstance(where, int):
+        return Interrupted(data, where)
+
+    def stop(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    if where == "model written, report not":
+        monkeypatch.setattr(study, "milliseconds_per_image", stop)
+    elif where == "layers to be chosen":
+        monkeypatch.setattr(study, "choose_layers", stop)
+    else:
+        write = files.write_json
+
+        def stop_at_the_report(path, content):
+            if path.name == "report.json":
+                raise KeyboardInterrupt
+            write(path, content)
+
+        monkeypatch.setattr(files, "write_json", stop_at_the_report)
+    return data
+
+
+def figures(report):
+    """A report without times and machine."""
+    variants = {}
+    for name, found in report["variants"].items():
+        history = [{key: value for key, value in row.items() if key != "seconds"} for row in found["history"]]
+        variants[name] = {**found, "history": history, "train_seconds": 0, "ms_per_image": 0}
+    return {**report, "variants": variants, "machine": {}, "command": ""}
+
+
+PLACES = [  # batches of training before Ctrl-C, or a place
+    BATCHES + 2,  # within fprec's second epoch
+    (2 * EPOCHS) * BATCHES,  # at the first batch of fbin
+    (3 * EPOCHS + 1) * BATCHES + 1,  # within the hybrid's second epoch
+    "model written, report not",
+    "layers to be chosen",
+    "all but the report",
+]
+
+
+@pytest.mark.parametrize("where", PLACES)
+def test_interrupted_study_goes_on_to_the_same_figures(whole, data, tmp_path, where):
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        study.run(interrupt_at(where, data, patch), tmp_path, **SETTINGS)
+    assert "report.json" not in names(tmp_path)
+    report = study.run(data, tmp_path, **SETTINGS)
+    assert figures(report) == figures(whole[1]) == figures(files.read_json(tmp_path / "report.json"))
+    for name in MODEL_FILES:
+        ours, theirs = (models.load(folder / name)[0].state() for folder in (tmp_path, whole[0]))
+        assert all(np.array_equal(ours[key], theirs[key]) for key in theirs)
+    assert names(tmp_path) == names(whole[0])
+
+
+def test_interruption_just_before_a_checkpoint_is_deleted_leaves_no_litter(whole, data, tmp_path, monkeypatch):
+    save = study.Study._save
+
+    def save_and_stop(self):
+        save(self)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(study.Study, "_save", save_and_stop)
+        study.run(data, tmp_path, **SETTINGS)
+    study.run(data, tmp_path, **SETTINGS)
+    assert names(tmp_path) == names(whole[0])
+
+
+def test_going_on_does_not_repeat_what_is_done(data, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        study.run(Interrupted(data, 2 * EPOCHS * BATCHES), tmp_path, **SETTINGS)
+    assert {"fprec.npz", "wbin.npz"} <= names(tmp_path)
+    study.run(Interrupted(data, 2 * EPOCHS * BATCHES, Trained), tmp_path, **SETTINGS)  # enough for the other two
+
+
+OTHER = {
+    "epochs": 2, "batch": 4, "lr": 0.02, "seed": 1, "ratio": 0.4, "clusters": 2, "gamma": 0.5, "form": "rmse",
+    "last_layer": "binary", "width": 2, "estimator": "approx_sign", "variants": ("fbin",),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("setting", OTHER)
+def test_folder_of_other_settings_is_refused(whole, data, setting):
+    out, _ = whole
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    with pytest.raises(files.FileError, match=f"report.json.*other settings.*{setting}.*--out"):
+        study.run(refusing(data), out, **{**SETTINGS, setting: OTHER[setting]})
+    assert before == {path.name: path.read_bytes() for path in out.iterdir()}
+
+
+def test_folder_of_other_drawings_is_refused_finished_or_not(whole, data, tmp_path):
+    changed = dataclasses.replace(data, train=(data.train[0][::-1], data.train[1]))
+    with pytest.raises(files.FileError, match="other settings"):
+        study.run(refusing(changed), whole[0], **SETTINGS)
+    with pytest.raises(KeyboardInterrupt):
+        study.run(Interrupted(data, EPOCHS * BATCHES + 1), tmp_path, **SETTINGS)
+    with pytest.raises(files.FileError, match="progress.json.*other settings"):
+        study.run(refusing(data), tmp_path, **{**SETTINGS, "seed": 1})
+
+
+def test_other_settings_are_refused_from_the_first_epoch_on(data, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        study.run(Interrupted(data, BATCHES + 1), tmp_path, **SETTINGS)
+    with pytest.raises(files.FileError, match="other settings"):
+        study.run(refusing(data), tmp_path, **{**SETTINGS, "seed": 1})
+
+
+BAD_SETTINGS = [
+    ("variants", ("fbin", "xnor")), ("variants", ()), ("form", "l1"), ("ratio", 1.5), ("clusters", 0), ("gamma", -1.0),
+    ("gamma", float("nan")), ("last_layer", "weights"), ("estimator", "tanh"), ("epochs", 0), ("batch", 0),
+    ("lr", float("nan")), ("seed", -1),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name, value", BAD_SETTINGS)
+def test_bad_settings_are_refused_before_any_training(data, tmp_path, name, value):
+    with pytest.raises((ValueError, TypeError), match=name):
+        study.run(refusing(data), tmp_path / "out", **{**SETTINGS, name: value})
+    assert names(tmp_path / "out") == set()
+
+
+def test_unknown_network_is_refused(data, tmp_path):
+    with pytest.raises(ValueError, match="network.*'big'"):
+        study.run(refusing(data), tmp_path, **{**SETTINGS, "model": "big"})
+
+
+# ---------------------------------------------------------------------------------------------- plots
+
+
+def test_plot_marks_what_was_kept(whole):
+    figure = plots.study(whole[1])
+    assert isinstance(figure, Figure) and len(figure.axes) == 5
+    kept = [row["kept_real"] for row in whole[1]["metric"]]
+    for axis in figure.axes[:3]:
+        assert [bool(bar.get_hatch()) for bar in axis.patches] == kept
+        assert [label.get_text() for label in axis.get_xticklabels()] == ["conv2", "conv3", "conv4"]
+    for axis, key in zip(figure.axes[3:], ("equivalent_ops", "weight_bytes"), strict=True):
+        points = {(line.get_xdata()[0], line.get_ydata()[0]) for line in axis.lines}
+        assert points == {(found[key], found["top1"]) for found in whole[1]["variants"].values()}
+
+
+def test_plot_of_a_study_without_a_metric(whole):
+    report = {**whole[1], "metric": [], "gamma": None, "variants": {"fprec": whole[1]["variants"]["fprec"]}}
+    assert len(plots.study(report).axes) == 2
+
+
+def test_plot_is_written_as_a_picture(whole, tmp_path):
+    plots.save(plots.study(whole[1]), tmp_path / "study.png")
+    assert (tmp_path / "study.png").read_bytes().startswith(b"\x89PNG") and names(tmp_path) == {"study.png"}
+
+
+# ---------------------------------------------------------------------------------------- command line
+
+
+@pytest.fixture
+def loaded(data, monkeypatch):
+    """Gives the small data set to the command line; the arguments of each load."""
+    calls = []
+
+    def load(source="doodles", **options):
+        calls.append({"source": source, **options})
+        return data
+
+    monkeypatch.setattr(data_tools, "load", load)
+    return calls
+
+
+@pytest.fixture(autouse=True)
+def same_threads():
+    threads = kernels.get_num_threads()
+    yield
+    kernels.set_num_threads(threads)
+
+
+def call(*argv):
+    """The exit code of a command; argparse leaves by SystemExit."""
+    try:
+        return main([str(word) for word in argv])
+    except SystemExit as leaving:
+        return leaving.code
+
+
+STUDY = ["study", "--model", "tiny", "--epochs", EPOCHS, "--batch", BATCH, "--lr", 0.01, "--ratio", 0.5]
+TRAIN = ["train", "--model", "tiny", "--epochs", EPOCHS, "--batch", BATCH, "--lr", 0.01]
+
+
+def test_study_from_the_command_line(loaded, whole, tmp_path, capsys):
+    out = tmp_path / "a folder" / "study"
+    assert call(*STUDY, "--size", 32, "--classes", "car,cat,sun", "--threads", 1, "--out", out) == 0
+    assert loaded == [{"source": "doodles", "classes": ["car", "cat", "sun"], "size": 32, "seed": 0}]
+    assert names(out) == {"report.json", "study.png"} | MODEL_FILES
+    report = files.read_json(out / "report.json")
+    assert {**figures(report), "settings": 0} == {**figures(whole[1]), "settings": 0}
+    assert report["command"].startswith("python -m hbn_ref study --model tiny") and "'" in report["command"]
+    assert report["machine"]["threads"] == 1
+    printed = capsys.readouterr().out
+    assert all(variant in printed for variant in models.VARIANTS) and "Kept real" in printed
+
+
+def test_interrupted_study_command_says_so_and_goes_on(data, whole, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(data_tools, "load", lambda *args, **options: Interrupted(data, 4))
+    assert call(*STUDY, "--out", tmp_path) == 130
+    assert "goes on where it was" in capsys.readouterr().err.splitlines()[-1]
+    monkeypatch.setattr(data_tools, "load", lambda *args, **options: data)
+    assert call(*STUDY, "--out", tmp_path) == 0
+    assert figures(files.read_json(tmp_path / "report.json"))["variants"] == figures(whole[1])["variants"]
+    assert names(tmp_path) == {"report.json", "study.png"} | MODEL_FILES
+
+
+def test_train_and_evaluate_from_the_command_line(loaded, data, tmp_path, capsys):
+    out = tmp_path / "folder" / "net.npz"
+    hybrid_options = ["--variant", "hybrid", "--keep-real", "3,conv4", "--last-layer", "binary"]
+    assert call(*TRAIN, *hybrid_options, "--out", out) == 0
+    assert names(out.parent) == {"net.npz"}  # the checkpoint is gone
+    model, classes, _ = models.load(out)
+    assert model.spec["keep_real"] == ["conv3", "conv4"] and model.spec["last_layer"] == "binary"
+    assert list(classes) == ["car", "cat", "sun"]
+    capsys.readouterr()
+    for split, crops in (("test", 1), ("validation", 10)):
+        assert call("evaluate", out, "--split", split, "--crops", crops) == 0
+        prepare = data.ten_crops if crops == 10 else data.evaluation_batch
+        found = train.evaluate(model, *getattr(data, split), prepare=prepare)
+        printed = capsys.readouterr().out
+        assert f"top-1 {found['top1']:.2f} %" in printed and f"{found['count']} drawings" in printed
+    assert loaded[-1]["classes"] == ["car", "cat", "sun"] and loaded[-1]["size"] == 32
+
+
+def test_interrupted_train_command_goes_on_to_the_same_network(data, loaded, tmp_path, monkeypatch):
+    whole, out = tmp_path / "whole.npz", tmp_path / "net.npz"
+    assert call(*TRAIN, "--out", whole) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(data_tools, "load", lambda *args, **options: Interrupted(data, BATCHES + 1))
+        assert call(*TRAIN, "--out", out) == 130
+    assert call(*TRAIN, "--out", tmp_path / "net") == 0  # .npz is added
+    a, b = (models.load(path)[0].state() for path in (whole, out))
+    assert all(np.array_equal(a[name], b[name]) for name in a)
+    assert names(tmp_path) == {"whole.npz", "net.npz"}
+
+
+def test_evaluation_splits_the_data_as_training_did(loaded, tmp_path):
+    """With another seed, drawings that the network was trained on would be among the test drawings."""
+    assert call(*TRAIN, "--seed", 5, "--epochs", 1, "--out", tmp_path / "net.npz") == 0
+    assert call("evaluate", tmp_path / "net.npz") == 0
+    assert [options["seed"] for options in loaded] == [5, 5]
+
+
+def test_summary_as_json_and_as_text(whole, capsys):
+    assert call("summary", whole[0] / "hybrid.npz", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {"layers", "total"} <= set(found)
+    assert {"macs_real", "macs_binary", "equivalent_ops", "params", "weight_bytes"} <= set(found["total"])
+    assert found["total"] == cost.table(models.load(whole[0] / "hybrid.npz")[0])["total"]
+    for name, words in (("small-fbin", "small, fbin"), (whole[0] / "wbin.npz", "tiny, wbin")):
+        assert call("summary", name) == 0
+        printed = capsys.readouterr().out
+        assert printed.startswith(words) and "classifier" in printed and "equivalent operations" in printed
+
+
+@pytest.mark.parametrize("command", ["", "study", "train", "evaluate", "summary"])
+def test_help_works(command, capsys):
+    assert call(*[command][: len(command)], "--help") == 0
+    printed = capsys.readouterr().out
+    assert "usage: python -m hbn_ref" in printed and (command or "study") in printed
+
+
+def test_python_m_hbn_ref_is_the_command_line():
+    command = [sys.executable, "-m", "hbn_ref", "study", "--ratio", "2", "--size", "3"]
+    done = subprocess.run(command, capture_output=True, cwd=Path(__file__).parents[1])
+    assert done.returncode == 2 and done.stdout == b""
+    assert len(done.stderr.splitlines()) == 1 and b"size" in done.stderr
+
+
+def write_bad_files(folder):
+    (folder / "text.npz").write_text("no model\n")
+    (folder / "empty.npz").write_bytes(b"")
+    model = models.build("tiny", "fbin", num_classes=3, in_channels=1, input_size=32)
+    models.save(model, folder / "unprepared.npz", classes=("car", "cat", "sun"), preprocessing={})
+    whole = (folder / "unprepared.npz").read_bytes()
+    (folder / "half.npz").write_bytes(whole[: len(whole) // 2])
+
+
+BAD_COMMANDS = {  # words, what the message must name
+    "unknown variant in a study": ("study --variants fprec,xnor", "xnor"),
+    "no variant in a study": ("study --variants ,", "variants"),
+    "unknown variant": ("train --variant xnor", "xnor"),
+    "unknown network": ("train --model big", "big"),
+    "no threads": ("study --threads 0", "threads"),
+    "threads in letters": ("study --threads many", "threads"),
+    "ratio above 1": ("study --ratio 1.5", "ratio"),
+    "ratio that is no number": ("study --ratio nan", "ratio"),
+    "clusters": ("study --clusters 0", "clusters"),
+    "gamma": ("study --gamma -1", "gamma"),
+    "gamma that is no number": ("study --gamma nan", "gamma"),
+    "epochs": ("study --epochs 0", "epochs"),
+    "batch": ("train --batch 0", "batch"),
+    "learning rate": ("train --lr nan", "lr"),
+    "width": ("study --width -1", "width"),
+    "unknown layer": ("train --variant hybrid --keep-real conv9", "conv9"),
+    "layers of no hybrid": ("train --variant wbin --keep-real conv2", "keep_real"),
+    "missing model": ("evaluate FOLDER/missing.npz", "missing.npz"),
+    "text for a model": ("evaluate FOLDER/text.npz", "text.npz"),
+    "half a model": ("evaluate FOLDER/half.npz", "half.npz"),
+    "empty model": ("summary FOLDER/empty.npz", "empty.npz"),
+    "folder for a model": ("evaluate FOLDER", "FOLDER"),
+    "model without preprocessing": ("evaluate FOLDER/unprepared.npz", "unprepared.npz"),
+    "summary without a variant": ("summary small", "small"),
+    "summary of an unknown variant": ("summary small-xnor", "xnor"),
+    "summary of an unknown network": ("summary big-fbin", "big"),
+    "summary of a size too small": ("summary small-fbin --size 8", "size"),
+    "unknown command": ("compare", "compare"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_COMMANDS)
+def test_bad_input_gives_one_line_and_exit_code_2(case, loaded, tmp_path, capsys):
+    line, named = BAD_COMMANDS[case]
+    write_bad_files(tmp_path)
+    words = line.replace("FOLDER", str(tmp_path)).split()
+    if words[0] in ("study", "train"):
+        words += ["--out", tmp_path / "out" / "run"]
+        words += ["--model", "tiny"] if "--model" not in words else []
+    assert call(*words) == 2
+    captured = capsys.readouterr()
+    lines = captured.err.splitlines()
+    assert len(lines) == 1, captured.err
+    assert named.replace("FOLDER", str(tmp_path)) in lines[0] and "Traceback" not in captured.err
+    assert captured.out == "" and not names(tmp_path / "out")  # nothing half-written
+
+
+def test_unknown_data_gives_one_line_and_exit_code_2(tmp_path, capsys):
+    for command in ("study", "train"):
+        assert call(command, "--data", tmp_path / "missing.zip", "--out", tmp_path / "out") == 2
+        lines = capsys.readouterr().err.splitlines()
+        assert len(lines) == 1 and "missing.zip" in lines[0]
+    assert names(tmp_path) == set()
+
+
+def test_folder_that_cannot_be_written_gives_one_line(loaded, tmp_path, capsys):
+    (tmp_path / "file").write_text("in the way")
+    assert call(*STUDY, "--out", tmp_path / "file") == 2
+    assert "file" in capsys.readouterr().err.splitlines()[-1]
+    assert (tmp_path / "file").read_text() == "in the way"
