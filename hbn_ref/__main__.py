@@ -1,4 +1,4 @@
-"""The command line: ``python -m hbn_ref study | train | evaluate | summary``. Parses and calls; no logic lives here."""
+"""The command line: ``python -m hbn_ref study | train | evaluate | summary | report``. Parses and calls; no logic lives here."""
 
 import argparse
 import json
@@ -100,6 +100,11 @@ def _summary(args):
     print(json.dumps(found, indent=1) if args.json else text)
 
 
+def _report(args):
+    reports = [study.load_report(path) for path in args.reports]
+    print(study.table(reports[0]) if len(reports) == 1 else study.over_seeds_table(study.over_seeds(reports)))
+
+
 def _factor(text):
     return text if text == "measured" else float(text)
 
@@ -132,11 +137,7 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}; see --help\n")
 
 
-def parser():
-    """Return the argument parser of all commands."""
-    top = _Parser(prog="python -m hbn_ref", description="Hybrid Binary Networks in NumPy and Numba.")
-    commands = top.add_subparsers(dest="name", required=True, metavar="COMMAND")
-
+def _add_study(commands):
     p = commands.add_parser("study", help="train the variants, choose layers, train the hybrid, compare")
     _add_training(p, epochs=16)
     p.add_argument("--variants", default=",".join(models.VARIANTS), help="with commas between (default: %(default)s)")
@@ -147,6 +148,8 @@ def parser():
     p.add_argument("--out", type=Path, default=Path("runs/study"), help="folder; an interrupted study goes on there")
     p.set_defaults(run=_study)
 
+
+def _add_train(commands):
     p = commands.add_parser("train", help="train one network")
     _add_training(p, epochs=16)
     p.add_argument("--variant", choices=models.VARIANTS, default="fbin")
@@ -157,6 +160,8 @@ def parser():
     p.add_argument("--out", type=_out_file, default=Path("runs/model.npz"), help="model file (default: %(default)s)")
     p.set_defaults(run=_train)
 
+
+def _add_evaluate(commands):
     p = commands.add_parser("evaluate", help="accuracy of a trained network")
     p.add_argument("model", type=Path, metavar="MODEL", help="a model file (.npz)")
     _add_data(p)
@@ -165,6 +170,8 @@ def parser():
     p.add_argument("--crops", type=int, choices=(1, 10), default=1)
     p.set_defaults(run=_evaluate)
 
+
+def _add_summary(commands):
     p = commands.add_parser("summary", help="cost of a network, layer by layer")
     p.add_argument(
         "model", metavar="MODEL", help="a model file (.npz), or NETWORK-VARIANT: small-fbin, sketchanet-hybrid1, ..."
@@ -185,6 +192,20 @@ def parser():
     p.add_argument("--time", action="store_true", help="measure each layer, beside what counting predicts")
     p.add_argument("--json", action="store_true", help="print the table as JSON")
     p.set_defaults(run=_summary, threads=None)
+
+
+def _add_report(commands):
+    p = commands.add_parser("report", help="print a study's table again, or the mean over studies of several seeds")
+    p.add_argument("reports", type=Path, nargs="+", metavar="REPORT", help="report.json of a study")
+    p.set_defaults(run=_report, threads=None)
+
+
+def parser():
+    """Return the argument parser of all commands."""
+    top = _Parser(prog="python -m hbn_ref", description="Hybrid Binary Networks in NumPy and Numba.")
+    commands = top.add_subparsers(dest="name", required=True, metavar="COMMAND")
+    for add in (_add_study, _add_train, _add_evaluate, _add_summary, _add_report):
+        add(commands)
     return top
 
 

@@ -247,3 +247,59 @@ def table(report):
             cost.format_table(rows, columns),
         ]
     return "\n".join(lines)
+
+
+def load_report(path):
+    """Read a report written by `run`; FileError where it is none."""
+    report = files.read_json(path)
+    if not isinstance(report, dict) or report.get("format") != REPORT_FORMAT:
+        raise files.FileError(f"{path}: expected a study's report.json")
+    return report
+
+
+def over_seeds(reports):
+    """Mean top-1 of each variant over studies that differ in the seed only, with standard errors.
+
+    Returns
+    -------
+    list of dict
+        variant, runs, top1 (mean, per cent), top1_se (standard error of the mean), minus_fprec and minus_fbin (mean
+        paired differences) with their _se; None where there is one run only, or no partner
+    """
+    first = reports[0]
+    for report in reports[1:]:
+        for key, value in first["settings"].items():
+            if key not in ("seed", "checksum") and report["settings"].get(key) != value:
+                raise ValueError(f"reports: {key} differs, {value!r} and {report['settings'].get(key)!r}")
+    seeds = [report["seed"] for report in reports]
+    if len(set(seeds)) < len(seeds):
+        raise ValueError(f"reports: expected a different seed each, got {seeds}")
+    tops = {v: np.array([r["variants"][v]["top1"] for r in reports]) for v in first["variants"]}
+    rows = []
+    for variant, top in tops.items():
+        row = {"variant": variant, "runs": len(top), "top1": float(top.mean()), "top1_se": _standard_error(top)}
+        for other in ("fprec", "fbin"):
+            pair = top - tops[other] if other in tops and other != variant else None
+            row[f"minus_{other}"] = None if pair is None else float(pair.mean())
+            row[f"minus_{other}_se"] = None if pair is None else _standard_error(pair)
+        rows.append(row)
+    return rows
+
+
+def _standard_error(values):
+    return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else None
+
+
+def over_seeds_table(rows):
+    """Return `over_seeds` as text."""
+
+    def cell(row, key):
+        if row[key] is None:
+            return ""
+        return f"{row[key]:.1f}" + ("" if row[f"{key}_se"] is None else f" +- {row[f'{key}_se']:.1f}")
+
+    titles = {"top1": "top-1 %", "minus_fprec": "minus FPrec", "minus_fbin": "minus FBin"}
+    shown = [
+        {"variant": row["variant"], "runs": row["runs"]} | {t: cell(row, k) for k, t in titles.items()} for row in rows
+    ]
+    return cost.format_table(shown, ("variant", "runs", *titles.values())) + "\n\n+-: one standard error of the mean"
