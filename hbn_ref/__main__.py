@@ -1,4 +1,4 @@
-"""The command line: ``python -m hbn_ref study | train | evaluate | summary | report``. Parses and calls; no logic lives here."""
+"""The command line, `python -m hbn_ref COMMAND`. Parses and calls; no logic lives here."""
 
 import argparse
 import json

@@ -89,6 +89,8 @@ def table(model, factor=FACTOR):
         macs_binary, params, params_real, params_binary, weight_bytes, activation_bytes); ``total``: macs_real,
         macs_binary, equivalent_ops, params (with BatchNorm), params_real, params_binary, weight_bytes.
     """
+    if not np.isfinite(factor) or factor <= 0:
+        raise ValueError(f"factor: expected a number above 0, got {factor!r}")
     rows = [_convolution(number, *seen) for number, seen in enumerate(visit(model), start=1)]
     keys = ("macs_real", "macs_binary", "params_real", "params_binary", "weight_bytes")
     total = {key: sum(row[key] for row in rows) for key in keys}
