@@ -10,7 +10,7 @@ $(VENV)/.done: requirements.txt
 	$(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install -q -r requirements.txt && touch $@
 
 demo: $(VENV)/.done  ## four networks on the built-in doodles, into runs/demo
-	$(BIN)/python -m hbn_ref study --out runs/demo $(DEMO)
+	$(BIN)/python -m hbn_ref study --epochs 8 --out runs/demo $(DEMO)
 
 test: $(VENV)/.done  ## the tests, without the long ones
 	$(BIN)/python -m pytest -m "not slow"

@@ -71,11 +71,10 @@ def _visit(layer, shape):
 
 def visit(model):
     """Return [(convolution, input shape, output shape)] of a built model in the order of their numbers."""
-    size = model.spec["input_size"]
-    found = [
-        seen for seen in _visit(model, (size, size, model.spec["in_channels"])) if isinstance(seen[0], layers.Conv)
-    ]
-    numbers = models.layer_numbers(model.spec["definition"])
+    spec = models.spec_of(model)
+    size = spec["input_size"]
+    found = [seen for seen in _visit(model, (size, size, spec["in_channels"])) if isinstance(seen[0], layers.Conv)]
+    numbers = models.layer_numbers(spec["definition"])
     return sorted(found, key=lambda seen: numbers[seen[0].name])
 
 

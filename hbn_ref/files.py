@@ -3,6 +3,7 @@
 import json
 import os
 import uuid
+import zipfile
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -74,6 +75,11 @@ def read_arrays(path, expected):
     FileError
         The file is missing, damaged, or of another format.
     """
+    path = Path(path)
+    if path.is_dir():
+        raise FileError(f"{path}: expected a file, found a folder")
+    if path.exists() and not zipfile.is_zipfile(path):
+        raise FileError(f"{path}: damaged, or not a file of this package")
     try:
         with np.load(path, allow_pickle=False) as content:
             arrays = {name: content[name] for name in content.files}

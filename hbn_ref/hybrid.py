@@ -15,7 +15,7 @@ The form of the score and of the partition are recalled from the paper (Prabhu e
 import numpy as np
 
 from . import layers, models
-from .checks import one_of, whole_number
+from .checks import one_of, real_number, whole_number
 
 FORMS = ("mse", "rmse", "normalised", "one_minus_square")
 
@@ -192,7 +192,7 @@ def partition(scores, ratio, clusters=2, *, total=None):
     if scores.ndim != 1 or scores.size == 0 or not np.isfinite(scores).all():
         raise ValueError(f"scores: expected a list of finite numbers, got {scores}")
     total = whole_number("total", len(scores) if total is None else total)
-    if not 0 <= ratio <= 1:
+    if not 0 <= real_number("ratio", ratio) <= 1:
         raise ValueError(f"ratio: expected a share from 0 to 1, got {ratio!r}")
     whole_number("clusters", clusters)
     allowed = int(np.floor(ratio * total + 1e-9))  # 2/7 of 7 is 2, whatever its last bit says
@@ -212,7 +212,7 @@ def partition(scores, ratio, clusters=2, *, total=None):
 
 def convert(model, keep_real):
     """Return the untrained hybrid of a network: the layers of ``keep_real`` (names or numbers) get real inputs."""
-    spec = dict(model.spec)
+    spec = dict(models.spec_of(model))
     definition = spec.pop("definition")
     name = spec.pop("name")
     spec |= {"variant": "hybrid", "keep_real": keep_real}

@@ -557,6 +557,9 @@ class Sequential(Layer):
         expected = (size, size, self.spec["in_channels"])
         if np.ndim(x) != 4 or x.shape[1:] != expected or len(x) == 0:
             raise ValueError(f"x: expected images (N, {size}, {size}, {expected[2]}), N >= 1, got shape {np.shape(x)}")
+        own = next((layer.params[key].dtype for _, layer, key in self.parameters()), x.dtype)
+        if x.dtype != own:
+            raise TypeError(f"x: expected images of {own}, got {x.dtype}")
 
     def backward(self, dout):
         for layer in reversed(self.layers):

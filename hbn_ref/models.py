@@ -207,6 +207,8 @@ def parse(name):
         return network, "hybrid", HYBRIDS[name]
     known = [f"{network}-{v}" for v in VARIANTS] if network in NETWORKS else [f"NETWORK-{v}" for v in VARIANTS]
     known += [hybrid for hybrid in HYBRIDS if hybrid.startswith(network) or network not in NETWORKS]
+    if "/" in name or "\\" in name:
+        raise ValueError(f"model: {name!r} is no model file; a file's name ends in .npz")
     raise ValueError(f"model: no {name!r}; there are {', '.join(known)}; networks: {', '.join(NETWORKS)}")
 
 
@@ -214,7 +216,8 @@ def definition_of(name_or_definition):
     """Return the definition for a network's name; a definition is returned as it is."""
     if isinstance(name_or_definition, str):
         return NETWORKS[one_of("network", name_or_definition, tuple(NETWORKS))]
-    if not isinstance(name_or_definition, (list, tuple)) or not all(isinstance(i, dict) for i in name_or_definition):
+    items = name_or_definition if isinstance(name_or_definition, (list, tuple)) else [None]
+    if not all(isinstance(item, dict) and "op" in item for item in items):
         raise TypeError("network: expected a name or a definition, a list made with models.conv, models.max_pool, ...")
     return list(name_or_definition)
 
@@ -314,7 +317,7 @@ class _Builder:
     def _conv(self, item, shape):
         spec, name = self.spec, item["name"]
         first = self.numbers[name] == 1
-        filters = max(2, round(item["channels"] * spec["width"]))
+        filters = item["channels"] if spec["width"] == 1 else max(2, round(item["channels"] * spec["width"]))
         w = self._weights(item, shape, filters)
         geometry = {"stride": item["stride"], "padding": item["padding"]}
         if self._inputs_binary(name):
@@ -433,9 +436,25 @@ def from_spec(spec, init=True):
 # ---------------------------------------------------------------------------------------------- files
 
 
+def spec_of(model):
+    """Return the record that `build` kept of a model, or raise a ValueError where there is none."""
+    if model.spec is None:
+        raise ValueError("model: expected one made by models.build, this Sequential carries no definition")
+    return model.spec
+
+
+def _check_labels(spec, classes, preprocessing):
+    if len(classes) != spec["num_classes"]:
+        raise ValueError(f"classes: expected {spec['num_classes']} names, got {len(classes)}")
+    if preprocessing.get("size") != spec["input_size"]:
+        raise ValueError(f"preprocessing: expected size {spec['input_size']}, got {preprocessing.get('size')!r}")
+
+
 def save(model, path, *, classes, preprocessing):
-    """Write a network to ``path`` (.npz): definition, weights, class names, preprocessing."""
-    header = {"format": FORMAT, "spec": model.spec, "classes": list(classes), "preprocessing": preprocessing}
+    """Write a network made by `build` to ``path`` (.npz): definition, weights, class names, preprocessing."""
+    spec = spec_of(model)
+    _check_labels(spec, classes, preprocessing)
+    header = {"format": FORMAT, "spec": spec, "classes": list(classes), "preprocessing": preprocessing}
     files.write_arrays(path, header, model.state())
 
 
@@ -451,9 +470,7 @@ def load(path):
     try:
         model = from_spec(header["spec"])
         model.load_state(arrays)
-        preprocessing = header["preprocessing"]
-        if len(header["classes"]) != model.spec["num_classes"] or preprocessing["size"] != model.spec["input_size"]:
-            raise ValueError("classes or preprocessing do not fit the network")
-        return model, header["classes"], preprocessing
-    except (KeyError, TypeError, ValueError) as error:
+        _check_labels(model.spec, header["classes"], header["preprocessing"])
+        return model, header["classes"], header["preprocessing"]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise files.FileError(f"{path}: damaged, or not a model file ({error})") from None

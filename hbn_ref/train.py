@@ -14,6 +14,7 @@ goes on from its checkpoint takes the same steps as one that was not, bit for bi
 
 import math
 import time
+import zlib
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -273,13 +274,13 @@ def fit(
     """
     one_of("optimizer", optimizer, tuple(OPTIMIZERS))
     one_of("schedule", schedule, tuple(SCHEDULES))
-    if len(images) != len(labels) or len(images) == 0:
-        raise ValueError(f"labels: expected one for each image, got {len(labels)} for {len(images)} images")
+    images, labels = _pairs(images, labels)
     check_settings(epochs, batch, lr, weight_decay, seed)
     rule = OPTIMIZERS[optimizer](weight_decay=weight_decay, **({} if lr is None else {"lr": lr}))
     settings = {
         "epochs": epochs, "batch": batch, "lr": rule.lr, "optimizer": optimizer, "schedule": schedule,
         "weight_decay": weight_decay, "seed": seed, "images": len(images), "spec": model.spec,
+        "checksum": zlib.crc32(np.ascontiguousarray(labels), zlib.crc32(np.ascontiguousarray(images))),
     }  # fmt: skip
     history = _resume(checkpoint, model, rule, settings)
     peak = settings["lr"]
@@ -297,6 +298,13 @@ def fit(
             if on_epoch:
                 on_epoch(row)
     return history
+
+
+def _pairs(images, labels):
+    images, labels = np.asarray(images), np.asarray(labels)
+    if labels.ndim != 1 or len(images) != len(labels) or len(images) == 0:
+        raise ValueError(f"labels: expected one for each image, got {labels.shape} for {len(images)} images")
+    return images, labels
 
 
 def check_settings(epochs, batch, lr, weight_decay, seed):
@@ -324,6 +332,7 @@ def _epoch(model, images, labels, optimizer, rates, batch, rng, prepare):
         loss, logits = train_step(model, x, labels[index], optimizer)
         total += loss * len(index)
         correct += int((logits.argmax(axis=1) == labels[index]).sum())
+    centre_and_clamp(model)  # so that what is judged and saved is what the next step would compute with
     return {
         "loss": total / len(order), "top1": 100 * correct / len(order),
         "flip_ratio": flip_ratio(before, binary_signs(model)), "lr": float(optimizer.lr),
@@ -387,8 +396,7 @@ def evaluate(model, images, labels, *, prepare=None, batch=64):
     dict
         top1, top5 (per cent; top5 with fewer than five classes is 100), loss, count
     """
-    if len(images) == 0 or len(images) != len(labels):
-        raise ValueError(f"labels: expected one for each image, got {len(labels)} for {len(images)} images")
+    images, labels = _pairs(images, labels)
     loss, hits1, hits5, start = 0.0, 0, 0, 0
     with layers.packed_weights(model):
         for x in batches(images, batch, prepare):

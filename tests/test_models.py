@@ -579,3 +579,21 @@ def test_files_can_be_read_by_whom_the_umask_lets(tmp_path):
     plain.write_text("")
     saved(tmp_path / "model.npz")
     assert (tmp_path / "model.npz").stat().st_mode == plain.stat().st_mode
+
+
+@pytest.mark.parametrize("wrong", [{"classes": ["a"]}, {"preprocessing": {}}, {"preprocessing": {"size": 9}}])
+def test_nothing_is_written_that_could_not_be_read(wrong, tmp_path):
+    model = tiny("fbin")
+    good = {"classes": ["a", "b", "c"], "preprocessing": {"size": 8}}
+    models.save(model, tmp_path / "good.npz", **good)
+    with pytest.raises(ValueError, match="classes|preprocessing"):
+        models.save(model, tmp_path / "wrong.npz", **{**good, **wrong})
+    assert [path.name for path in tmp_path.iterdir()] == ["good.npz"]
+
+
+def test_a_network_without_a_definition_says_so(tmp_path):
+    model = layers.Sequential([layers.ReLU("relu")])
+    with pytest.raises(ValueError, match="models.build"):
+        models.save(model, tmp_path / "m.npz", classes=[], preprocessing={})
+    with pytest.raises(TypeError, match="definition"):
+        models.build([{"name": "conv1"}], num_classes=2, in_channels=1, input_size=8)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import JIT, thin
 from matplotlib.figure import Figure
 
 import data_tools
@@ -23,14 +24,16 @@ TINY = [
     conv("conv1", 4, 3, stride=2), max_pool(3, 2), conv("conv2", 6, 3, padding=1), max_pool(2),
     conv("conv3", 6, 3, padding=1), conv("conv4", 8, "map"), dropout(0.2), classifier(),
 ]  # fmt: skip
-EPOCHS, BATCH, BATCHES = 3, 8, 3  # 24 drawings to learn from: 3 batches an epoch
+SIZE, EPOCHS = (32, 3) if JIT else (16, 2)
+BATCH, BATCHES = 8, 3  # 24 drawings to learn from: 3 batches an epoch
+MACS = [9 * 4 * 6 * 49, 9 * 6 * 6 * 9, 9 * 6 * 8] if JIT else [9 * 4 * 6 * 9, 9 * 6 * 6, 6 * 8]  # conv2, conv3, conv4
 SETTINGS = {"model": "tiny", "epochs": EPOCHS, "batch": BATCH, "lr": 0.01, "ratio": 0.5, "progress": False}
 MODEL_FILES = {f"{variant}.npz" for variant in models.VARIANTS}
 
 
 @pytest.fixture(scope="module")
 def data():
-    return doodles.load(size=32, classes=("car", "cat", "sun"), train=8, validation=4, test=5)
+    return doodles.load(size=SIZE, classes=("car", "cat", "sun"), train=8, validation=4, test=5)
 
 
 @pytest.fixture(autouse=True)
@@ -91,7 +94,7 @@ def test_report_has_everything_the_paper_compares(whole, data):
     for found in report["variants"].values():
         assert keys | {"train_seconds", "history"} <= set(found)
         assert 0 <= found["top1"] <= found["top5"] == 100 and found["train_seconds"] > 0
-        assert [row["epoch"] for row in found["history"]] == [1, 2, 3]
+        assert [row["epoch"] for row in found["history"]] == list(range(1, EPOCHS + 1))
         assert {"loss", "top1", "flip_ratio", "val_top1"} <= set(found["history"][0])
 
 
@@ -120,7 +123,7 @@ def test_metric_rows_agree_with_chapter_8(whole, data):
     fbin, _, _ = models.load(out / "fbin.npz")
     errors = hybrid.binarization_errors(fbin, [data.evaluation_batch(data.validation[0])])
     assert [row["error"] for row in rows] == pytest.approx(list(errors.values()), rel=1e-6)
-    assert [row["macs"] for row in rows] == [9 * 4 * 6 * 49, 9 * 6 * 6 * 9, 9 * 6 * 8]
+    assert [row["macs"] for row in rows] == MACS
     scores = hybrid.metric([row["error"] for row in rows], [row["macs"] for row in rows])
     assert [row["score"] for row in rows] == pytest.approx(scores.tolist())
     kept = [row["layer"] for row in rows if row["kept_real"]]
@@ -223,7 +226,7 @@ PLACES = [  # batches of training before Ctrl-C, or a place
 ]
 
 
-@pytest.mark.parametrize("where", PLACES)
+@pytest.mark.parametrize("where", thin(PLACES, 4))
 def test_interrupted_study_goes_on_to_the_same_figures(whole, data, tmp_path, where):
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
         study.run(interrupt_at(where, data, patch), tmp_path, **SETTINGS)
@@ -258,7 +261,7 @@ def test_going_on_does_not_repeat_what_is_done(data, tmp_path):
 
 
 OTHER = {
-    "epochs": 2, "batch": 4, "lr": 0.02, "seed": 1, "ratio": 0.4, "clusters": 2, "gamma": 0.5, "form": "rmse",
+    "epochs": 5, "batch": 4, "lr": 0.02, "seed": 1, "ratio": 0.4, "clusters": 2, "gamma": 0.5, "form": "rmse",
     "last_layer": "binary", "width": 2, "estimator": "approx_sign", "variants": ("fbin",),
 }  # fmt: skip
 
@@ -370,8 +373,8 @@ TRAIN = ["train", "--model", "tiny", "--epochs", EPOCHS, "--batch", BATCH, "--lr
 
 def test_study_from_the_command_line(loaded, whole, tmp_path, capsys):
     out = tmp_path / "a folder" / "study"
-    assert call(*STUDY, "--size", 32, "--classes", "car,cat,sun", "--threads", 1, "--out", out) == 0
-    assert loaded == [{"source": "doodles", "classes": ["car", "cat", "sun"], "size": 32, "seed": 0}]
+    assert call(*STUDY, "--size", SIZE, "--classes", "car,cat,sun", "--threads", 1, "--out", out) == 0
+    assert loaded == [{"source": "doodles", "classes": ["car", "cat", "sun"], "size": SIZE, "seed": 0}]
     assert names(out) == {"report.json", "study.png"} | MODEL_FILES
     report = files.read_json(out / "report.json")
     assert {**figures(report), "settings": 0} == {**figures(whole[1]), "settings": 0}
@@ -406,7 +409,7 @@ def test_train_and_evaluate_from_the_command_line(loaded, data, tmp_path, capsys
         found = train.evaluate(model, *getattr(data, split), prepare=prepare)
         printed = capsys.readouterr().out
         assert f"top-1 {found['top1']:.2f} %" in printed and f"{found['count']} drawings" in printed
-    assert loaded[-1]["classes"] == ["car", "cat", "sun"] and loaded[-1]["size"] == 32
+    assert loaded[-1]["classes"] == ["car", "cat", "sun"] and loaded[-1]["size"] == SIZE
 
 
 def test_interrupted_train_command_goes_on_to_the_same_network(data, loaded, tmp_path, monkeypatch):
@@ -457,8 +460,9 @@ def test_python_m_hbn_ref_is_the_command_line():
 def write_bad_files(folder):
     (folder / "text.npz").write_text("no model\n")
     (folder / "empty.npz").write_bytes(b"")
-    model = models.build("tiny", "fbin", num_classes=3, in_channels=1, input_size=32)
-    models.save(model, folder / "unprepared.npz", classes=("car", "cat", "sun"), preprocessing={})
+    model = models.build("tiny", "fbin", num_classes=3, in_channels=1, input_size=SIZE)
+    header = {"format": models.FORMAT, "spec": model.spec, "classes": ["car", "cat", "sun"], "preprocessing": {}}
+    files.write_arrays(folder / "unprepared.npz", header, model.state())
     whole = (folder / "unprepared.npz").read_bytes()
     (folder / "half.npz").write_bytes(whole[: len(whole) // 2])
 
