@@ -9,7 +9,6 @@ from . import files
 COLOURS = {"fprec": "#0072B2", "wbin": "#56B4E9", "fbin": "#D55E00", "hybrid": "#009E73"}
 MARKERS = {"fprec": "s", "wbin": "D", "fbin": "o", "hybrid": "*"}
 NAMES = {"fprec": "FPrec", "wbin": "WBin", "fbin": "FBin", "hybrid": "Hybrid"}
-LABEL_ABOVE = ("wbin", "hybrid")  # FPrec and WBin do the same operations: their labels must not meet
 KEPT, BINARY = "#009E73", "#B0B0B0"
 
 
@@ -39,12 +38,9 @@ def _bars(axis, rows, values, title, label, log):
 def _accuracy_against(axis, variants, key, label):
     for name, found in variants.items():
         size = 14 if name == "hybrid" else 9
-        axis.plot(found[key], found["top1"], MARKERS[name], color=COLOURS[name], markersize=size)
-        offset = 10 if name in LABEL_ABOVE else -20
-        axis.annotate(
-            f"{NAMES[name]} {found['top1']:.1f}", (found[key], found["top1"]), xytext=(0, offset),
-            textcoords="offset points", ha="center",
-        )  # fmt: skip
+        text = f"{NAMES[name]}, {found['top1']:.1f} %"
+        axis.plot(found[key], found["top1"], MARKERS[name], color=COLOURS[name], markersize=size, ls="", label=text)
+    axis.legend(facecolor="#F0F0F0", edgecolor="none", framealpha=1)  # a shade of its own: its markers are no data
     axis.set_xscale("log")
     axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.xaxis.set_major_formatter(EngFormatter())
