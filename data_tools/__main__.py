@@ -30,8 +30,15 @@ def main(arguments=None):
     return 0
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong; the usage is a --help away."""
+
+    def error(self, message):
+        self.exit(2, f"{self.prog}: {message}; see --help\n")
+
+
 def _parser():
-    parser = argparse.ArgumentParser(prog="python -m data_tools", description=__doc__)
+    parser = _Parser(prog="python -m data_tools", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     fetch = commands.add_parser("fetch", help="download TU-Berlin's sketches (CC BY 4.0)")
@@ -99,7 +106,7 @@ def run_info(options):
         f" a network sees {about['size']} x {about['size']}"
     )
     if data.name == "doodles":
-        print("licence: drawn by this program, with no rights reserved on the drawings")
+        print("licence: drawn by this program; CC BY 4.0")
     elif kind == "sketch":
         print(f"licence: if these are TU-Berlin's sketches, {tuberlin.LICENCE}; cite: {tuberlin.CITATION}")
     else:

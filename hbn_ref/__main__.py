@@ -7,18 +7,20 @@ import sys
 import time
 from pathlib import Path
 
-import data_tools
-
-from . import cost, hybrid, kernels, models, plots, study, train
+from . import cost, hybrid, kernels, models, study, train
 
 
 def _names(text):
     """A comma-separated list; whole numbers become layer numbers."""
-    return [int(part) if part.isdigit() else part for part in text.split(",") if part]
+    return [int(part) if part.isdigit() else part for part in _words(text)]
+
+
+def _words(text):
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def _classes(text):
-    return int(text) if text.isdigit() else _names(text)
+    return int(text) if text.isdigit() else _words(text)
 
 
 def _out_file(text):
@@ -26,22 +28,28 @@ def _out_file(text):
 
 
 def _load_data(args):
+    import data_tools  # here, so that `summary` works where only NumPy and Numba are installed
+
     return data_tools.load(args.data, classes=args.classes, size=args.size, seed=args.seed)
 
 
 def _study(args):
+    from . import plots
+
     data = _load_data(args)
     options = "model epochs batch seed ratio clusters gamma form lr last_layer width estimator".split()
     chosen = {name: getattr(args, name) for name in options}
     command = shlex.join(["python", "-m", "hbn_ref", *args.argv])
     started = time.perf_counter()
-    report = study.run(data, args.out, variants=_names(args.variants), command=command, **chosen)
+    report = study.run(data, args.out, variants=_words(args.variants), command=command, **chosen)
     plots.save(plots.study(report), args.out / "study.png")
     print(study.table(report))
-    print(f"\n{time.perf_counter() - started:.0f} s; wrote {args.out}/report.json, study.png and the trained networks")
+    seconds = time.perf_counter() - started
+    print(f"\n{seconds:.0f} s; in {args.out}: report.json, study.png and the trained networks")
 
 
 def _train(args):
+    args.out.parent.mkdir(parents=True, exist_ok=True)
     data = _load_data(args)
     about = data.preprocessing
     model = models.build(
@@ -63,9 +71,10 @@ def _train(args):
 
 
 def _evaluate(args):
-    model, classes, preprocessing = models.load(args.model)
-    seed = model.spec["seed"] if args.seed is None else args.seed
-    data = data_tools.load(args.data, classes=classes, size=preprocessing["size"], seed=seed)
+    model, args.classes, preprocessing = models.load(args.model)
+    args.size, args.seed = preprocessing["size"], model.spec["seed"] if args.seed is None else args.seed
+    data = _load_data(args)
+    models.check_preprocessing(preprocessing, data.preprocessing)
     prepare = data.ten_crops if args.crops == 10 else data.evaluation_batch
     found = train.evaluate(model, *getattr(data, args.split), prepare=prepare)
     print(
@@ -86,6 +95,8 @@ def _summary_model(args):
 
 def _summary(args):
     factor = cost.measured_factor() if args.factor == "measured" else args.factor
+    if args.compare and (args.time or args.keep_real or args.model.endswith(".npz")):
+        raise ValueError("--compare: takes the name of a network, and goes without --time and --keep-real")
     if args.compare:
         shape = {"num_classes": args.classes, "in_channels": args.channels, "input_size": args.size}
         network = args.model.partition("-")[0]
@@ -106,7 +117,10 @@ def _report(args):
 
 
 def _factor(text):
-    return text if text == "measured" else float(text)
+    try:
+        return text if text == "measured" else float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a number or measured, got {text!r}") from None
 
 
 def _add_data(parser, default="doodles"):
@@ -121,7 +135,6 @@ def _add_training(parser, epochs):
     _add_data(parser)
     parser.add_argument("--classes", type=_classes, help="how many, or names with commas between (default: all)")
     parser.add_argument("--size", type=int, default=64, help="side of the images that the network sees")
-    parser.add_argument("--model", default="small", choices=tuple(models.NETWORKS))
     parser.add_argument("--width", type=float, default=1, help="scales the number of channels (%(default)s)")
     parser.add_argument("--epochs", type=int, default=epochs)
     parser.add_argument("--batch", type=int, default=64)
@@ -140,6 +153,7 @@ class _Parser(argparse.ArgumentParser):
 def _add_study(commands):
     p = commands.add_parser("study", help="train the variants, choose layers, train the hybrid, compare")
     _add_training(p, epochs=16)
+    p.add_argument("--model", default="small", choices=tuple(models.NETWORKS))
     p.add_argument("--variants", default=",".join(models.VARIANTS), help="with commas between (default: %(default)s)")
     p.add_argument("--ratio", type=float, default=study.RATIO, help="share of layers that may stay real (%(default)s)")
     p.add_argument("--clusters", type=int, default=study.CLUSTERS, help="clusters of scores, at first (%(default)s)")
@@ -152,7 +166,8 @@ def _add_study(commands):
 def _add_train(commands):
     p = commands.add_parser("train", help="train one network")
     _add_training(p, epochs=16)
-    p.add_argument("--variant", choices=models.VARIANTS, default="fbin")
+    p.add_argument("--model", default="small", help="a network, or NETWORK-VARIANT such as sketchanet-hybrid1")
+    p.add_argument("--variant", choices=models.VARIANTS, help="(default: fprec, or what --model says)")
     p.add_argument("--keep-real", type=_names, default=(), help="layers of a hybrid, names or numbers, commas between")
     p.add_argument("--optimizer", choices=tuple(train.OPTIMIZERS), default="adam")
     p.add_argument("--schedule", choices=tuple(train.SCHEDULES), default="cosine")
@@ -221,7 +236,8 @@ def main(argv=None):
         print(f"hbn_ref {args.name}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"\nhbn_ref {args.name}: interrupted; the same command goes on where it was", file=sys.stderr)
+        again = "; the same command goes on after the last whole epoch" if args.name in ("study", "train") else ""
+        print(f"\nhbn_ref {args.name}: interrupted{again}", file=sys.stderr)
         return 130
     return 0
 

@@ -71,6 +71,7 @@ def binary_weight(w):
 
 
 def _same_shape(dout, x):
+    _floats("dout", dout), _floats("x", x)
     if np.shape(dout) != np.shape(x):
         raise ValueError(f"dout: expected the shape of x, {np.shape(x)}, got {np.shape(dout)}")
 

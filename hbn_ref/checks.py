@@ -60,6 +60,6 @@ def same_shape(name, x, shape):
 
 def one_of(name, value, choices):
     """Return value if it is among ``choices``, else raise a ValueError that lists them."""
-    if value not in choices:
+    if not isinstance(value, (str, int, float, np.integer)) or value not in choices:
         raise ValueError(f"{name}: expected one of {', '.join(map(repr, choices))}, got {value!r}")
     return value

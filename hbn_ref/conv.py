@@ -240,6 +240,8 @@ def binary_weight_conv2d_forward(x, w, *, stride=1, padding=0, need_cache=True):
     if isinstance(w, PackedWeights):
         x = float_array("x", x, 4)
         _check_fit(x, w.shape, binary=True)
+        if w.pad_value != 0:
+            raise ValueError(f"w: packed for pad value {w.pad_value}; real inputs are padded with 0")
         binary = w.binary(x.dtype)
     else:
         x, w, _, _ = _check(x, w, stride, padding, binary=True)

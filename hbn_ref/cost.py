@@ -17,7 +17,12 @@ import numpy as np
 from . import conv, kernels, layers, models
 
 FACTOR = 58  # binary MACs per real MAC, XNOR-Net section 4.1
-COLUMNS = ("number", "layer", "inputs", "weights", "output", "macs", "params", "activation_bytes", "weight_bytes")
+COLUMNS = {
+    "number": "", "layer": "layer", "inputs": "inputs", "weights": "weights", "output": "output",
+    "macs_real": "real MACs", "macs_binary": "binary MACs", "equivalent_ops": "equivalent",
+    "params_real": "real params", "params_binary": "binary params",
+    "activation_bytes": "input bytes", "weight_bytes": "weight bytes",
+}  # fmt: skip
 
 # Equivalent operations as published, in millions, and what they were counted on: (channels, size, classes).
 PUBLISHED = {
@@ -85,13 +90,15 @@ def table(model, factor=FACTOR):
     -------
     dict
         ``layers``: a dict a convolution (number, layer, inputs, weights, kernel, input, output, macs, macs_real,
-        macs_binary, params, params_real, params_binary, weight_bytes, activation_bytes); ``total``: macs_real,
-        macs_binary, equivalent_ops, params (with BatchNorm), params_real, params_binary, weight_bytes.
+        macs_binary, equivalent_ops, params, params_real, params_binary, weight_bytes, activation_bytes); ``total``:
+        their sums, params with BatchNorm.
     """
     if not np.isfinite(factor) or factor <= 0:
         raise ValueError(f"factor: expected a number above 0, got {factor!r}")
     rows = [_convolution(number, *seen) for number, seen in enumerate(visit(model), start=1)]
-    keys = ("macs_real", "macs_binary", "params_real", "params_binary", "weight_bytes")
+    for row in rows:
+        row["equivalent_ops"] = equivalent_ops(row["macs_real"], row["macs_binary"], factor)
+    keys = ("macs_real", "macs_binary", "params_real", "params_binary", "activation_bytes", "weight_bytes")
     total = {key: sum(row[key] for row in rows) for key in keys}
     total["params"] = sum(int(layer.params[key].size) for _, layer, key in model.parameters())
     total["equivalent_ops"] = equivalent_ops(total["macs_real"], total["macs_binary"], factor)
@@ -224,7 +231,24 @@ def compare_text(rows, factor=FACTOR):
         }
         for row in rows
     ]  # fmt: skip
-    return format_table(shown, tuple(shown[0])) + f"\n\nequivalent operations: real + binary / {factor:g}"
+    lines = [format_table(shown, tuple(shown[0])), "", f"equivalent operations: real + binary / {factor:g}"]
+    network = rows[0]["model"].partition("-")[0]
+    if network in PUBLISHED and all(row["published"] is None for row in rows):
+        channels, size, classes = PUBLISHED[network][0]
+        lines.append(f"published for another input: add --channels {channels} --size {size} --classes {classes}")
+    if network == "squeezenet":
+        lines.append("the published row counts another SqueezeNet than v1.0: see the README")
+    return "\n".join(lines)
+
+
+def _titled(costs):
+    """The rows of a summary under their printed titles, the total last."""
+    names = {"number": "", "layer": "total", "inputs": "", "weights": "", "output": ""}
+    rows = [*costs["layers"], names | costs["total"]]
+    shown = [{title: row[key] for key, title in COLUMNS.items()} for row in rows]
+    for row in shown:
+        row["equivalent"] = round(row["equivalent"])
+    return shown
 
 
 def summary(model, factor=FACTOR):
@@ -237,7 +261,7 @@ def summary(model, factor=FACTOR):
         + (f" (real inputs: {', '.join(spec['keep_real'])})" if spec["keep_real"] else "")
         + f", input {spec['input_size']} x {spec['input_size']} x {spec['in_channels']}, {spec['num_classes']} classes",
         "",
-        format_table(costs["layers"], COLUMNS),
+        format_table(_titled(costs), tuple(COLUMNS.values())),
         "",
         f"MACs: {total['macs_real']:,} real + {total['macs_binary']:,} binary"
         f" = {total['equivalent_ops']:,.0f} equivalent operations (binary / {factor:g})",

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import uuid
 import zipfile
 from contextlib import contextmanager
@@ -14,6 +15,13 @@ HEADER = "header"
 
 class FileError(ValueError):
     """A file that cannot be read or written; the message names it."""
+
+
+def sweep(folder):
+    """Delete what a killed process left half-written in ``folder``. One process writes a folder at a time."""
+    for path in Path(folder).glob(".*.*"):
+        if re.fullmatch(r"\..+\.[0-9a-f]{32}\.\w+", path.name):
+            path.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -70,7 +70,7 @@ def binarization_errors(model, batches, form="mse"):
 
     Returns
     -------
-    errors : dict {layer name: float}, in the order of the definition
+    errors : dict {layer name: float}, in the order of the layers' numbers
     """
     one_of("form", form, FORMS)
     sums, count = {}, 0
@@ -84,8 +84,8 @@ def binarization_errors(model, batches, form="mse"):
             count += len(x)
     if not sums:
         raise ValueError("model: no layer with binary inputs saw a batch; the metric needs a trained FBin network")
-    order = [layer.name for layer in model.walk() if layer.name in sums]
-    return {name: _error(sums[name] / count, form) for name in order}
+    order = models.layer_numbers(model.spec["definition"]) if model.spec else sums
+    return {name: _error(sums[name] / count, form) for name in order if name in sums}
 
 
 # ------------------------------------------------------------------------------------- steps 2 and 3: score
@@ -127,9 +127,7 @@ def metric(errors, macs, gamma=None):
     errors, share = _columns(errors, macs)
     if gamma is None:
         gamma = balanced_gamma(errors, macs)
-    if not np.isfinite(gamma) or gamma < 0:
-        raise ValueError(f"gamma: expected a finite number of at least 0, got {gamma!r}")
-    return errors + gamma / share
+    return errors + real_number("gamma", gamma) / share
 
 
 # -------------------------------------------------------------------------------------- step 4: partition
@@ -139,7 +137,7 @@ def kmeans_1d(values, clusters):
     """K-means of numbers on a line, exactly: the partition with the least sum of squared distances to the means.
 
     On a line clusters are intervals of the sorted values, so the best cut of the first i values into k clusters extends
-    a best cut of fewer values into k - 1: dynamic programming, O(clusters L^2).
+    a best cut of fewer values into k - 1: dynamic programming, written plainly, as L is the number of layers.
 
     Returns
     -------
@@ -186,7 +184,8 @@ def partition(scores, ratio, clusters=2, *, total=None):
     Returns
     -------
     kept : list of int
-        0-based positions in ``scores``, ascending; empty if nothing fits.
+        0-based positions in ``scores``, ascending; empty if nothing fits. `convert` takes names:
+        ``[names[i] for i in partition(...)]`` for the names that belong to the scores.
     """
     scores = np.asarray(scores, np.float64)
     if scores.ndim != 1 or scores.size == 0 or not np.isfinite(scores).all():
@@ -211,7 +210,10 @@ def partition(scores, ratio, clusters=2, *, total=None):
 
 
 def convert(model, keep_real):
-    """Return the untrained hybrid of a network: the layers of ``keep_real`` (names or numbers) get real inputs."""
+    """Return the untrained hybrid of a network: the layers of ``keep_real`` get real inputs.
+
+    ``keep_real`` holds names or layer numbers (conv1 is 1), not the positions that `partition` returns.
+    """
     spec = dict(models.spec_of(model))
     definition = spec.pop("definition")
     name = spec.pop("name")

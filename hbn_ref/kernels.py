@@ -81,9 +81,10 @@ def run(kernel, n, *args, work=0):
     global _pool
     if _threads == 1 or work < 500_000 or not JIT:
         return bool(kernel(0, n, *args))
-    if _pool is None:
-        _pool = ThreadPoolExecutor(_threads - 1, thread_name_prefix="hbn")
-    step = max(4, -(-n // (4 * _threads)) + 3 & ~3)  # about four pieces a thread, in multiples of four rows
+    count, pool = _threads, _pool  # another Python thread may change the globals meanwhile
+    if pool is None:
+        pool = _pool = ThreadPoolExecutor(count - 1, thread_name_prefix="hbn")
+    step = max(4, -(-n // (4 * count)) + 3 & ~3)  # about four pieces a thread, in multiples of four rows
     pieces = itertools.count(0, step)  # next() is atomic: whoever is free takes the next piece
 
     def worker():
@@ -92,7 +93,7 @@ def run(kernel, n, *args, work=0):
             found |= bool(kernel(start, min(start + step, n), *args))
         return found
 
-    others = [_pool.submit(worker) for _ in range(_threads - 1)]
+    others = [pool.submit(worker) for _ in range(count - 1)]
     found = worker()
     return any([found, *(other.result() for other in others)])
 

@@ -122,6 +122,7 @@ def relu_backward(dout, cache, in_place=False):
 
 def prelu_forward(x, slope):
     """``out = x where x > 0, slope x elsewhere``; one learned slope a channel (He et al. 2015)."""
+    same_shape("slope", slope, x.shape[-1:])
     return np.where(x > 0, x, slope * x), (x, slope)
 
 
@@ -347,6 +348,7 @@ class BinaryWeightConv(Conv):
         return binarize.binary_weight(self.params["w"])
 
     def _convolve(self, x, training):
+        # binary_weight_conv2d_forward in two steps: within `packed_weights` the first is done once for many batches
         w = self.prepare() if self.held is None else self.held
         return conv.conv2d_forward(x, w, stride=self.stride, padding=self.padding, need_cache=training)
 
@@ -363,7 +365,8 @@ class XnorConv(BinaryWeightConv):
 
     def __init__(self, name, w, *, stride=1, padding=0, rule="paper", estimator="ste", pad_value=0, scale=True):
         super().__init__(name, w, stride=stride, padding=padding, rule=rule)
-        self.estimator, self.pad_value, self.scale = estimator, pad_value, scale
+        self.estimator = one_of("estimator", estimator, tuple(binarize.ESTIMATORS))
+        self.pad_value, self.scale = one_of("pad_value", pad_value, conv.PAD_VALUES), scale
 
     def prepare(self):
         return conv.pack_weights(self.params["w"], self.pad_value)
@@ -572,6 +575,11 @@ class Sequential(Layer):
         return shape
 
 
+def _own(branch, x):
+    """Return x, or a copy for a branch that begins by overwriting it while others still read it."""
+    return x.copy() if getattr(next(branch.walk(), None), "in_place", False) else x
+
+
 class Residual(Layer):
     """``out = body(x) + shortcut(x)``; an empty shortcut passes x on."""
 
@@ -584,7 +592,7 @@ class Residual(Layer):
         yield from self.shortcut.walk()
 
     def forward(self, x, training=False):
-        return self.body.forward(x, training) + self.shortcut.forward(x, training)
+        return self.body.forward(_own(self.body, x), training) + self.shortcut.forward(x, training)
 
     def backward(self, dout):
         return self.body.backward(dout.copy()) + self.shortcut.backward(dout)  # the body may work in place
@@ -608,7 +616,7 @@ class Concat(Layer):
             yield from branch.walk()
 
     def forward(self, x, training=False):
-        outs = [branch.forward(x, training) for branch in self.branches]
+        outs = [branch.forward(_own(branch, x), training) for branch in self.branches]
         self.cache = np.cumsum([out.shape[-1] for out in outs])[:-1] if training else None
         return np.concatenate(outs, axis=-1)
 

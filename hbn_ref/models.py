@@ -260,7 +260,7 @@ def resolve_keep_real(definition, keep_real):
     classifiers = [item["name"] for item in _items(definition, False) if item["op"] == "classifier"]
     choosable = [name for name in numbers if numbers[name] > 1 and name not in classifiers]
     chosen = set()
-    for wanted in [keep_real] if isinstance(keep_real, (str, int)) else keep_real:
+    for wanted in [keep_real] if isinstance(keep_real, (str, int)) else keep_real or ():
         name = names.get(wanted, wanted) if isinstance(wanted, (int, np.integer)) else wanted
         if name not in numbers:
             raise ValueError(f"keep_real: no layer {wanted!r}; choose among {', '.join(choosable)}")
@@ -291,6 +291,8 @@ class _Builder:
                 except ValueError as error:
                     if isinstance(layer, (layers.Residual, layers.Concat)):
                         raise  # parts of different shapes, whatever the size of the images
+                    if not str(error).startswith("x: "):
+                        raise ValueError(f"{layer.name}: {error}") from None
                     size = self.spec["input_size"]
                     text = str(error).removeprefix("x: ")
                     raise ValueError(f"{layer.name}: {text}; input_size {size} is too small for this network") from None
@@ -369,7 +371,7 @@ class _Builder:
 
 
 def build(
-    name_or_definition, variant="fprec", *, num_classes, in_channels, input_size, keep_real=(), last_layer="real",
+    name_or_definition, variant=None, *, num_classes, in_channels, input_size, keep_real=(), last_layer="real",
     seed=0, width=1, rule="paper", estimator="ste", pad_value=0, scale=True, init=True,
 ):  # fmt: skip
     """Build an untrained network.
@@ -377,8 +379,10 @@ def build(
     Parameters
     ----------
     name_or_definition : str or list
-        One of NETWORKS, or a list made with `conv`, `max_pool`, ... of this module.
+        One of NETWORKS, NETWORK-VARIANT or an authors' hybrid (see `parse`), or a list made with `conv`,
+        `max_pool`, ... of this module.
     variant : {"fprec", "wbin", "fbin", "hybrid"}
+        "fprec" unless the name says it.
     num_classes, in_channels, input_size : int
         Images are (input_size, input_size, in_channels).
     keep_real : names or numbers of layers
@@ -399,8 +403,13 @@ def build(
     layers.Sequential
         (N, input_size, input_size, in_channels) float32 to logits (N, num_classes). Its ``spec`` holds the arguments.
     """
+    if isinstance(name_or_definition, str) and "-" in name_or_definition:
+        name_or_definition, named, layers_named = parse(name_or_definition)
+        if variant not in (None, named):
+            raise ValueError(f"variant: the name says {named!r}, got {variant!r}")
+        variant, keep_real = named, keep_real or layers_named
     definition = definition_of(name_or_definition)
-    one_of("variant", variant, VARIANTS)
+    variant = one_of("variant", variant or "fprec", VARIANTS)
     one_of("last_layer", last_layer, ("real", "binary"))
     one_of("rule", rule, RULES)
     one_of("estimator", estimator, tuple(ESTIMATORS))
@@ -426,7 +435,12 @@ def build(
 def from_spec(spec, init=True):
     """Build the network that ``spec``, the record kept by `build`, describes."""
     image = (spec["input_size"], spec["input_size"], spec["in_channels"])
-    made, shape = _Builder(spec, init).sequence(spec["definition"], image)
+    try:
+        made, shape = _Builder(spec, init).sequence(spec["definition"], image)
+    except (KeyError, TypeError, OverflowError, AttributeError) as error:
+        raise ValueError(
+            f"definition: an item is not as models.conv, models.max_pool, ... make it ({error!r})"
+        ) from None
     expected = (1, 1, spec["num_classes"])
     if shape != expected:
         raise ValueError(f"definition: its end has the shape {shape}, expected {expected}; end it with a classifier")
@@ -448,6 +462,15 @@ def _check_labels(spec, classes, preprocessing):
         raise ValueError(f"classes: expected {spec['num_classes']} names, got {len(classes)}")
     if preprocessing.get("size") != spec["input_size"]:
         raise ValueError(f"preprocessing: expected size {spec['input_size']}, got {preprocessing.get('size')!r}")
+
+
+def check_preprocessing(trained, found):
+    """Raise a ValueError where images are prepared otherwise than those that a network was trained on."""
+    for key in ("channels", "kind", "stored", "mean", "std", "solid"):
+        if trained.get(key) != files.plain(found.get(key)):
+            raise ValueError(
+                f"data: prepared with {key} {found.get(key)}, the network was trained with {trained.get(key)}"
+            )
 
 
 def save(model, path, *, classes, preprocessing):

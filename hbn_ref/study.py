@@ -23,7 +23,7 @@ from .checks import one_of, real_number
 REPORT_FORMAT = "hbn_ref study 1"
 LEARNING_RATE = 0.003
 WEIGHT_DECAY = {"fprec": 1e-4}  # binary weights have none: see train.Optimizer
-RATIO, CLUSTERS = 0.6, 3  # the share of the binarizable layers that a hybrid may keep real; the P to begin with
+RATIO, CLUSTERS = 0.6, 3  # share of the binarizable layers that may stay real (README: choices); the P to begin with
 TABLE = {
     "variant": "variant", "top1": "top-1 %", "top5": "top-5 %", "macs_real": "real MACs", "macs_binary": "binary MACs",
     "equivalent_ops": "equivalent ops", "weight_bytes": "weight bytes", "ms_per_image": "ms/image",
@@ -69,7 +69,7 @@ def choose_layers(model, batches, *, ratio=RATIO, clusters=CLUSTERS, gamma=None,
     """
     errors = hybrid.binarization_errors(model, batches, form)
     costs = [row for row in cost.table(model)["layers"] if row["layer"] in errors]
-    macs, values = [row["macs"] for row in costs], list(errors.values())
+    macs, values = [row["macs"] for row in costs], [errors[row["layer"]] for row in costs]
     gamma = hybrid.balanced_gamma(values, macs) if gamma is None else gamma
     scores = hybrid.metric(values, macs, gamma)
     kept = hybrid.partition(scores, ratio, clusters)
@@ -94,6 +94,8 @@ class Study:
             "variants": {}, "metric": [], "gamma": None,
         }  # fmt: skip
         self.finished = False
+        if self.out.exists() and not self.out.is_dir():
+            raise files.FileError(f"{self.out}: expected a folder to write into, found a file")
         self._resume()
 
     def _resume(self):
@@ -169,6 +171,8 @@ class Study:
     def run(self):
         """Do all that is not yet done, and return the report."""
         if not self.finished:
+            files.sweep(self.out)
+            self._save()  # a folder that cannot be written shows now, not after the first network
             wanted = self.settings["variants"]
             for variant in models.VARIANTS:
                 if variant != "hybrid" and (variant in wanted or (variant == "fbin" and "hybrid" in wanted)):
@@ -252,8 +256,14 @@ def table(report):
 def load_report(path):
     """Read a report written by `run`; FileError where it is none."""
     report = files.read_json(path)
-    if not isinstance(report, dict) or report.get("format") != REPORT_FORMAT:
+    wanted = {"variants": dict, "metric": list, "settings": dict, "seed": int, "gamma": (float, int, type(None))}
+    whole = isinstance(report, dict) and report.get("format") == REPORT_FORMAT
+    if not whole or not all(isinstance(report.get(key), kind) for key, kind in wanted.items()):
         raise files.FileError(f"{path}: expected a study's report.json")
+    if not all(
+        isinstance(found, dict) and TABLE.keys() <= {"variant", *found} for found in report["variants"].values()
+    ):
+        raise files.FileError(f"{path}: a study's report with figures missing")
     return report
 
 

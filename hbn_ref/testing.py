@@ -282,7 +282,10 @@ def _call(case, fn, *args, **options):
     """fn's result as an array; what it raises, and writing into its input, become the case's failure."""
     copies = [value.copy() for value in args]
     try:
-        got = np.asarray(fn(*args, **options))
+        got = fn(*args, **options)
+        if isinstance(got, tuple):
+            raise TypeError("expected the result alone, got a tuple; wrap the function, return its first part")
+        got = np.asarray(got)
     except Exception as error:
         raise AssertionError(f"{case}: raised {type(error).__name__}: {error}") from error
     if not all(np.array_equal(before, after) for before, after in zip(copies, args, strict=True)):

@@ -15,9 +15,14 @@ goes on from its checkpoint takes the same steps as one that was not, bit for bi
 import math
 import time
 import zlib
+from contextlib import nullcontext
 
 import numpy as np
-from tqdm.auto import tqdm
+
+try:
+    from tqdm.auto import tqdm
+except ModuleNotFoundError:  # pip install hbn-ref without [study]: train in silence
+    tqdm = None
 
 from . import files, layers
 from .checks import one_of, real_number, whole_number
@@ -276,25 +281,29 @@ def fit(
     one_of("schedule", schedule, tuple(SCHEDULES))
     images, labels = _pairs(images, labels)
     check_settings(epochs, batch, lr, weight_decay, seed)
-    rule = OPTIMIZERS[optimizer](weight_decay=weight_decay, **({} if lr is None else {"lr": lr}))
+    method = OPTIMIZERS[optimizer](weight_decay=weight_decay, **({} if lr is None else {"lr": lr}))
     settings = {
-        "epochs": epochs, "batch": batch, "lr": rule.lr, "optimizer": optimizer, "schedule": schedule,
+        "epochs": epochs, "batch": batch, "lr": method.lr, "optimizer": optimizer, "schedule": schedule,
         "weight_decay": weight_decay, "seed": seed, "images": len(images), "spec": model.spec,
         "checksum": zlib.crc32(np.ascontiguousarray(labels), zlib.crc32(np.ascontiguousarray(images))),
     }  # fmt: skip
-    history = _resume(checkpoint, model, rule, settings)
+    history = _resume(checkpoint, model, method, settings)
     peak = settings["lr"]
     title = model.spec["variant"] if model.spec else "training"
-    with tqdm(total=epochs, initial=len(history), desc=title, unit="epoch", disable=not progress) as bar:
+    bar = None
+    if progress and tqdm is not None:
+        bar = tqdm(total=epochs, initial=len(history), desc=title, unit="epoch")
+    with nullcontext() if bar is None else bar:
         for epoch in range(len(history), epochs):
             count = -(-len(images) // batch)
             rates = [peak * SCHEDULES[schedule](epoch + i / count, epochs) for i in range(count)]
-            row = _epoch(model, images, labels, rule, rates, batch, np.random.default_rng([seed, epoch]), prepare)
+            row = _epoch(model, images, labels, method, rates, batch, np.random.default_rng([seed, epoch]), prepare)
             row = {"epoch": epoch + 1, **row, **(validate(model) if validate else {})}
             history.append(row)
-            _save_checkpoint(checkpoint, model, rule, settings, history)
-            bar.set_postfix({key: f"{row[key]:.3g}" for key in ("loss", "top1", "val_top1") if key in row})
-            bar.update()
+            _save_checkpoint(checkpoint, model, method, settings, history)
+            if bar is not None:
+                bar.set_postfix({key: f"{row[key]:.3g}" for key in ("loss", "top1", "val_top1") if key in row})
+                bar.update()
             if on_epoch:
                 on_epoch(row)
     return history
@@ -377,6 +386,7 @@ def _resume(path, model, optimizer, settings):
 
 def batches(images, batch, prepare=None):
     """Yield float32 batches (B, H, W, C), or (crops, B, H, W, C) where ``prepare`` makes several crops."""
+    whole_number("batch", batch)
     for start in range(0, len(images), batch):
         part = images[start : start + batch]
         yield part if prepare is None else prepare(part)

@@ -545,3 +545,13 @@ def test_watching_sees_the_inputs_of_one_kind_of_layer_and_stops_after_an_error(
         model.forward(x)
     model.forward(x)
     assert len(seen) == 1
+
+
+@pytest.mark.parametrize("block", ["residual", "concat"])
+def test_a_branch_that_begins_by_overwriting_leaves_the_others_their_input(block):
+    x = random_arrays(0, (1, 2, 2, 3))
+    branch = Sequential([ReLU("r", in_place=True)])
+    made = Residual(branch) if block == "residual" else Concat([branch, Sequential([])])
+    out = made.forward(x.copy())
+    relu = np.maximum(x, 0)
+    assert np.array_equal(out, relu + x if block == "residual" else np.concatenate([relu, x], axis=-1))

@@ -354,3 +354,10 @@ def test_compare_prints_a_row_a_variant(capsys):
 def test_bad_summaries_are_one_line_and_exit_code_2(capsys, words, named):
     code, out, err = run(capsys, *words)
     assert code == 2 and out == "" and len(err.splitlines()) == 1 and named in err
+
+
+def test_presets_can_be_built_by_name():
+    model = models.build("sketchanet-hybrid1", num_classes=5, in_channels=1, input_size=225, init=False)
+    assert model.spec["variant"] == "hybrid" and model.spec["keep_real"] == ["conv6", "conv7"]
+    with pytest.raises(ValueError, match="variant: the name says 'fbin'"):
+        models.build("small-fbin", "wbin", num_classes=5, in_channels=1, input_size=64)

@@ -387,7 +387,7 @@ def test_study_from_the_command_line(loaded, whole, tmp_path, capsys):
 def test_interrupted_study_command_says_so_and_goes_on(data, whole, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(data_tools, "load", lambda *args, **options: Interrupted(data, 4))
     assert call(*STUDY, "--out", tmp_path) == 130
-    assert "goes on where it was" in capsys.readouterr().err.splitlines()[-1]
+    assert "goes on after the last whole epoch" in capsys.readouterr().err.splitlines()[-1]
     monkeypatch.setattr(data_tools, "load", lambda *args, **options: data)
     assert call(*STUDY, "--out", tmp_path) == 0
     assert figures(files.read_json(tmp_path / "report.json"))["variants"] == figures(whole[1])["variants"]
@@ -528,3 +528,49 @@ def test_folder_that_cannot_be_written_gives_one_line(loaded, tmp_path, capsys):
     assert call(*STUDY, "--out", tmp_path / "file") == 2
     assert "file" in capsys.readouterr().err.splitlines()[-1]
     assert (tmp_path / "file").read_text() == "in the way"
+
+
+# ------------------------------------------------------------------------------- what the first readers found
+
+
+def test_each_score_belongs_to_its_own_layer_where_shortcuts_come_last():
+    definition = [
+        conv("conv1", 4, 3, padding=1),
+        models.residual("b", [conv("conv2", 4, 3, 2, 1, relu=False)], [conv("short", 4, 1, 2, relu=False)]),
+        conv("conv3", 4, 3, padding=1), max_pool(2), conv("conv4", 4, "map"), classifier(),
+    ]  # fmt: skip
+    model = models.build(definition, "fbin", num_classes=3, in_channels=1, input_size=8)
+    rng = np.random.default_rng(0)
+    for layer in model.walk():  # errors that differ from layer to layer
+        if isinstance(layer, layers.BatchNorm):
+            layer.params["gamma"][:] = rng.uniform(0.2, 3)
+    batch = rng.standard_normal((8, 8, 8, 1)).astype(np.float32)
+    seen = {}
+    with layers.watching(model, lambda layer, x: seen.update({layer.name: x.copy()}), layers.XnorConv):
+        model.forward(batch)
+    rows, _ = study.choose_layers(model, [batch])
+    assert [row["layer"] for row in rows] == ["conv2", "conv3", "conv4", "short"]
+    for row in rows:
+        assert row["error"] == pytest.approx(hybrid.binarization_error(seen[row["layer"]])), row["layer"]
+
+
+def test_a_file_in_the_place_of_the_folder_is_refused_before_training(data, tmp_path):
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(files.FileError, match="out: expected a folder"):
+        study.run(refusing(data), tmp_path / "out", **SETTINGS)
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_what_a_killed_process_left_is_swept_and_nothing_else(tmp_path):
+    for name in (f".fbin.{'0' * 32}.npz", f".progress.{'a' * 32}.json", ".hidden.npz", "fbin.npz"):
+        (tmp_path / name).write_bytes(b"half")
+    files.sweep(tmp_path)
+    assert names(tmp_path) == {".hidden.npz", "fbin.npz"}
+
+
+def test_drawings_prepared_in_another_way_are_refused(tmp_path, capsys):
+    model = models.build("tiny", "fbin", num_classes=3, in_channels=1, input_size=32)
+    about = {**doodles.load(size=32, train=1, validation=1, test=1).preprocessing, "mean": 0.5}
+    models.save(model, tmp_path / "m.npz", classes=("car", "cat", "sun"), preprocessing=about)
+    assert main(["evaluate", str(tmp_path / "m.npz")]) == 2
+    assert "mean" in capsys.readouterr().err
