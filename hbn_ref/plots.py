@@ -40,7 +40,6 @@ def _accuracy_against(axis, variants, key, label):
         size = 14 if name == "hybrid" else 9
         text = f"{NAMES[name]}, {found['top1']:.1f} %"
         axis.plot(found[key], found["top1"], MARKERS[name], color=COLOURS[name], markersize=size, ls="", label=text)
-    axis.legend(facecolor="#F0F0F0", edgecolor="none", framealpha=1)  # a shade of its own: its markers are no data
     axis.set_xscale("log")
     axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.xaxis.set_major_formatter(EngFormatter())
@@ -80,7 +79,8 @@ def study(report):
             f"{report['settings']['model']} on {report['data']}, {len(report['classes'])} classes: "
             f"inputs kept real in {kept} (green, hatched)"
         )
-    below = grid[-1, :3], grid[-1, 3:]
-    _accuracy_against(figure.add_subplot(below[0]), report["variants"], "equivalent_ops", "equivalent operations")
-    _accuracy_against(figure.add_subplot(below[1]), report["variants"], "weight_bytes", "bytes of weights")
+    operations, weights = figure.add_subplot(grid[-1, :3]), figure.add_subplot(grid[-1, 3:])
+    _accuracy_against(operations, report["variants"], "equivalent_ops", "equivalent operations")
+    _accuracy_against(weights, report["variants"], "weight_bytes", "bytes of weights")
+    figure.legend(*operations.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
     return figure
