@@ -12,7 +12,7 @@ import numpy as np
 
 from . import kernels
 
-__all__ = ["pack", "unpack", "words_for", "xnor_matmul"]
+__all__ = ["pack", "tile", "unpack", "words_for", "xnor_matmul"]
 
 
 def words_for(channels):

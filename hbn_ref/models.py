@@ -222,16 +222,14 @@ def definition_of(name_or_definition):
     return list(name_or_definition)
 
 
-def _items(definition, shortcuts):
-    """Yield the convolutions in order: those of the shortcuts, or all others."""
+def _walk(definition, in_shortcut=False):
+    """Yield (item, whether it stands on a shortcut) for each convolution, classifier included, as they come."""
     for item in definition:
-        if item["op"] in ("conv", "classifier") and not shortcuts:
-            yield item
+        if item["op"] in ("conv", "classifier"):
+            yield item, in_shortcut
         for part in (item.get("body", ()), *item.get("branches", ())):
-            yield from _items(part, shortcuts)
-        if shortcuts:
-            for inner in (False, True):
-                yield from _items(item.get("shortcut", ()), inner)
+            yield from _walk(part, in_shortcut)
+        yield from _walk(item.get("shortcut", ()), in_shortcut=True)
 
 
 def layer_numbers(definition):
@@ -240,7 +238,8 @@ def layer_numbers(definition):
     Numbers follow the definition from 1; projections on shortcuts come after all others, so that ResNet-18's conv17 is
     layer 17.
     """
-    names = [item["name"] for shortcuts in (False, True) for item in _items(definition, shortcuts)]
+    in_order = sorted(_walk(definition), key=lambda found: found[1])  # stable: only shortcuts move, to the end
+    names = [item["name"] for item, _ in in_order]
     twice = {name for name in names if names.count(name) > 1}
     if twice:
         raise ValueError(f"definition: two layers are called {min(twice)!r}")
@@ -257,7 +256,7 @@ def resolve_keep_real(definition, keep_real):
     """
     numbers = layer_numbers(definition)
     names = {number: name for name, number in numbers.items()}
-    classifiers = [item["name"] for item in _items(definition, False) if item["op"] == "classifier"]
+    classifiers = [item["name"] for item, _ in _walk(definition) if item["op"] == "classifier"]
     choosable = [name for name in numbers if numbers[name] > 1 and name not in classifiers]
     chosen = set()
     for wanted in [keep_real] if isinstance(keep_real, (str, int)) else keep_real or ():
