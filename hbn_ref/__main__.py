@@ -235,6 +235,9 @@ def main(argv=None):
     except (ValueError, OSError, FloatingPointError) as error:
         print(f"hbn_ref {args.name}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except ModuleNotFoundError as error:
+        print(f"hbn_ref {args.name}: needs {error.name}; install hbn-ref[study] or requirements.txt", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         again = "; the same command goes on after the last whole epoch" if args.name in ("study", "train") else ""
         print(f"\nhbn_ref {args.name}: interrupted{again}", file=sys.stderr)

@@ -574,3 +574,11 @@ def test_drawings_prepared_in_another_way_are_refused(tmp_path, capsys):
     models.save(model, tmp_path / "m.npz", classes=("car", "cat", "sun"), preprocessing=about)
     assert main(["evaluate", str(tmp_path / "m.npz")]) == 2
     assert "mean" in capsys.readouterr().err
+
+
+def test_a_missing_package_is_named_in_one_line(monkeypatch, capsys, tmp_path):
+    monkeypatch.setitem(sys.modules, "hbn_ref.plots", None)
+    monkeypatch.delattr("hbn_ref.plots", raising=False)
+    assert main(["study", "--out", str(tmp_path / "out")]) == 2
+    err = capsys.readouterr().err
+    assert len(err.splitlines()) == 1 and "hbn_ref.plots" in err and "hbn-ref[study]" in err
