@@ -101,14 +101,16 @@ def _summary(args):
         shape = {"num_classes": args.classes, "in_channels": args.channels, "input_size": args.size}
         network = args.model.partition("-")[0]
         found = cost.compare(network, **shape, factor=factor, last_layer=args.last_layer, width=args.width)
-        text = cost.compare_text(found, factor)
-    else:
-        model = _summary_model(args)
-        found, text = cost.table(model, factor), cost.summary(model, factor)
-        if args.time:
-            found["timing"] = cost.measured_layers(model, factor)
-            text += "\n\n" + cost.timing_text(found["timing"])
-    print(json.dumps(found, indent=1) if args.json else text)
+        print(json.dumps(found, indent=1) if args.json else cost.compare_text(found, factor))
+        return
+    model = _summary_model(args)
+    timing = {"timing": cost.measured_layers(model, factor)} if args.time else {}
+    if args.json:
+        print(json.dumps(cost.table(model, factor) | timing, indent=1))
+        return
+    print(cost.summary(model, factor))
+    if timing:
+        print("\n" + cost.timing_text(timing["timing"]))
 
 
 def _report(args):

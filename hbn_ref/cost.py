@@ -108,8 +108,10 @@ def table(model, factor=FACTOR):
 # ------------------------------------------------------------------------------------------------ measuring
 
 
-def _median_seconds(function, repeats):
-    function()
+def median_seconds(function, repeats, warmup=3):
+    """Return the median time of ``repeats`` calls, after ``warmup`` calls that are not counted: the first compiles."""
+    for _ in range(warmup):
+        function()
     times = []
     for _ in range(repeats):
         started = time.perf_counter()
@@ -128,8 +130,8 @@ def measured_factor(channels=128, size=28, repeats=15):
     w = rng.standard_normal((3, 3, channels, channels)).astype(np.float32)
     packed = conv.pack_weights(w)
     with kernels.threads(1):
-        real = _median_seconds(lambda: conv.conv2d_forward(x, w, padding=1, need_cache=False), repeats)
-        binary = _median_seconds(lambda: conv.xnor_conv2d_forward(x, packed, padding=1, need_cache=False), repeats)
+        real = median_seconds(lambda: conv.conv2d_forward(x, w, padding=1, need_cache=False), repeats)
+        binary = median_seconds(lambda: conv.xnor_conv2d_forward(x, packed, padding=1, need_cache=False), repeats)
     return real / binary
 
 
@@ -144,13 +146,12 @@ def measured_layers(model, factor=FACTOR, repeats=9):
     """
     rng, rows = np.random.default_rng(0), []
     with layers.packed_weights(model), kernels.threads(1):
-        for number, (layer, shape, output) in enumerate(visit(model), start=1):
+        for row, (layer, shape, _) in zip(table(model, factor)["layers"], visit(model), strict=True):
             x = rng.standard_normal((1, *shape)).astype(np.float32)
-            row = _convolution(number, layer, shape, output)
             rows.append(
                 {key: row[key] for key in ("number", "layer", "inputs", "weights")}
-                | {"ms": 1000 * _median_seconds(lambda layer=layer, x=x: layer.forward(x), repeats)}
-                | {"predicted_share": equivalent_ops(row["macs_real"], row["macs_binary"], factor)}
+                | {"ms": 1000 * median_seconds(lambda layer=layer, x=x: layer.forward(x), repeats)}
+                | {"predicted_share": row["equivalent_ops"]}
             )
     for key, share in (("ms", "share"), ("predicted_share", "predicted_share")):
         total = sum(row[key] for row in rows)
@@ -215,7 +216,7 @@ def compare(network, *, num_classes, in_channels, input_size, factor=FACTOR, las
         rows.append(
             {"model": name, "published": published.get(name.partition("-")[2]) if same else None}
             | {key: total[key] for key in ("macs_real", "macs_binary", "equivalent_ops", "params", "weight_bytes")}
-            | {"smaller": 4 * sum(row["params"] for row in costs["layers"]) / total["weight_bytes"]}
+            | {"smaller": _smaller(costs)}
         )
     return rows
 
@@ -241,6 +242,11 @@ def compare_text(rows, factor=FACTOR):
     return "\n".join(lines)
 
 
+def _smaller(costs):
+    """How many times smaller the weights are than as float32."""
+    return 4 * sum(row["params"] for row in costs["layers"]) / costs["total"]["weight_bytes"]
+
+
 def _titled(costs):
     """The rows of a summary under their printed titles, the total last."""
     names = {"number": "", "layer": "total", "inputs": "", "weights": "", "output": ""}
@@ -255,7 +261,6 @@ def summary(model, factor=FACTOR):
     """Return the cost table as text."""
     costs = table(model, factor)
     total, spec = costs["total"], model.spec
-    real = sum(4 * row["params"] for row in costs["layers"])
     return "\n".join([
         f"{spec['name']}, {spec['variant']}"
         + (f" (real inputs: {', '.join(spec['keep_real'])})" if spec["keep_real"] else "")
@@ -266,5 +271,5 @@ def summary(model, factor=FACTOR):
         f"MACs: {total['macs_real']:,} real + {total['macs_binary']:,} binary"
         f" = {total['equivalent_ops']:,.0f} equivalent operations (binary / {factor:g})",
         f"parameters: {total['params']:,} with BatchNorm; weights: {total['weight_bytes']:,} bytes,"
-        f" {real / total['weight_bytes']:.1f} times smaller than as float32",
+        f" {_smaller(costs):.1f} times smaller than as float32",
     ])  # fmt: skip

@@ -189,7 +189,7 @@ def max_pool_backward(dout, cache):
     return dx
 
 
-def _taps(shape, window, stride, padding):
+def _taps(shape, window, stride):
     """Index of each tap's values in the padded map, for loops over the few taps instead of the many pixels."""
     for a in range(window[0]):
         for b in range(window[1]):
@@ -204,7 +204,7 @@ def avg_pool_forward(x, size, stride=None, padding=0):
     shape = (len(x), *pool_size(x.shape[1:3], window, stride, padding), x.shape[3])
     (ph, pw), out = padding, np.zeros(shape, x.dtype)
     padded = np.pad(x, ((0, 0), (ph, ph), (pw, pw), (0, 0)))
-    for tap in _taps(shape, window, stride, padding):
+    for tap in _taps(shape, window, stride):
         out += padded[tap]
     return out / x.dtype.type(window[0] * window[1]), (x.shape, window, stride, padding)
 
@@ -214,7 +214,7 @@ def avg_pool_backward(dout, cache):
     (n, height, width, channels), window, stride, (ph, pw) = cache
     dx = np.zeros((n, height + 2 * ph, width + 2 * pw, channels), dout.dtype)
     share = dout / dout.dtype.type(window[0] * window[1])
-    for tap in _taps(dout.shape, window, stride, (ph, pw)):
+    for tap in _taps(dout.shape, window, stride):
         dx[tap] += share
     return dx[:, ph : ph + height, pw : pw + width]
 
@@ -468,15 +468,14 @@ class AvgPool(Layer):
         super().__init__(name)
         self.size, self.stride, self.padding = size, stride, pair("padding", padding, 0)
 
-    def _geometry(self, shape):
-        window = tuple(shape[:2]) if self.size is None else pair("size", self.size, 1)
-        return window, pair("stride", self.stride or window, 1)
+    def _window(self, size):
+        return tuple(size) if self.size is None else self.size
 
     def output_shape(self, shape):
-        return *pool_size(shape[:2], *self._geometry(shape), self.padding), shape[2]
+        return *pool_size(shape[:2], *_pooling(self._window(shape[:2]), self.stride, self.padding)), shape[2]
 
     def _forward(self, x, training):
-        return avg_pool_forward(x, *self._geometry(x.shape[1:3]), self.padding)
+        return avg_pool_forward(x, self._window(x.shape[1:3]), self.stride, self.padding)
 
     def _backward(self, dout, cache):
         return avg_pool_backward(dout, cache)

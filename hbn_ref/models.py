@@ -44,7 +44,8 @@ def classifier(name="classifier", kernel=1):
 
 def max_pool(size, stride=None, padding=0, ceil=False):
     """Max pooling; the stride is the size unless given."""
-    return {"op": "max_pool", "size": size, "stride": stride or size, "padding": padding, "ceil": ceil}
+    stride = size if stride is None else stride
+    return {"op": "max_pool", "size": size, "stride": stride, "padding": padding, "ceil": ceil}
 
 
 def average():

@@ -10,7 +10,6 @@ are chosen on validation drawings.
 import datetime
 import os
 import platform
-import time
 import zlib
 from importlib.metadata import version
 from pathlib import Path
@@ -48,14 +47,7 @@ def machine():
 def milliseconds_per_image(model, x, repeats=30):
     """Median time of an evaluation forward pass of one image on one thread, weights packed beforehand, in ms."""
     with kernels.threads(1), layers.packed_weights(model):
-        for _ in range(3):
-            model.forward(x[:1])
-        times = []
-        for _ in range(repeats):
-            started = time.perf_counter()
-            model.forward(x[:1])
-            times.append(time.perf_counter() - started)
-    return 1000 * float(np.median(times))
+        return 1000 * cost.median_seconds(lambda: model.forward(x[:1]), repeats)
 
 
 def choose_layers(model, batches, *, ratio=RATIO, clusters=CLUSTERS, gamma=None, form="mse"):
@@ -102,12 +94,8 @@ class Study:
         for name, finished in (("report.json", True), ("progress.json", False)):
             path = self.out / name
             if path.exists():
-                found = files.read_json(path)
-                theirs = found.get("settings") if isinstance(found, dict) else None
-                if not isinstance(theirs, dict):
-                    raise files.FileError(f"{path}: not a report of a study; choose another --out")
-                ours = files.plain(self.settings)
-                differing = [key for key in ours if theirs.get(key) != ours[key]]
+                found, ours = load_report(path), files.plain(self.settings)
+                differing = [key for key in ours if found["settings"].get(key) != ours[key]]
                 if differing:
                     names = ", ".join(differing)
                     raise files.FileError(f"{path}: a study with other settings ({names}); choose another --out")

@@ -16,6 +16,7 @@ import math
 import time
 import zlib
 from contextlib import nullcontext
+from pathlib import Path
 
 import numpy as np
 
@@ -285,8 +286,9 @@ def fit(
     settings = {
         "epochs": epochs, "batch": batch, "lr": method.lr, "optimizer": optimizer, "schedule": schedule,
         "weight_decay": weight_decay, "seed": seed, "images": len(images), "spec": model.spec,
-        "checksum": zlib.crc32(np.ascontiguousarray(labels), zlib.crc32(np.ascontiguousarray(images))),
     }  # fmt: skip
+    if checkpoint is not None:
+        settings["checksum"] = zlib.crc32(np.ascontiguousarray(labels), zlib.crc32(np.ascontiguousarray(images)))
     history = _resume(checkpoint, model, method, settings)
     peak = settings["lr"]
     title = model.spec["variant"] if model.spec else "training"
@@ -359,7 +361,7 @@ def _save_checkpoint(path, model, optimizer, settings, history):
 
 
 def _resume(path, model, optimizer, settings):
-    if path is None or not files.Path(path).exists():
+    if path is None or not Path(path).exists():
         return []
     header, arrays = files.read_arrays(path, CHECKPOINT_FORMAT)
     try:

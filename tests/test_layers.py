@@ -555,3 +555,10 @@ def test_a_branch_that_begins_by_overwriting_leaves_the_others_their_input(block
     out = made.forward(x.copy())
     relu = np.maximum(x, 0)
     assert np.array_equal(out, relu + x if block == "residual" else np.concatenate([relu, x], axis=-1))
+
+
+def test_a_stride_of_0_is_refused_by_every_pooling_and_not_taken_for_none_given():
+    x = np.zeros((1, 4, 4, 2), np.float32)
+    for forward in (lambda: layers.AvgPool("a", 2, 0).forward(x), lambda: layers.MaxPool("m", 2, 0).forward(x)):
+        with pytest.raises(ValueError, match="stride"):
+            forward()

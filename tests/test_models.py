@@ -597,3 +597,9 @@ def test_a_network_without_a_definition_says_so(tmp_path):
         models.save(model, tmp_path / "m.npz", classes=[], preprocessing={})
     with pytest.raises(TypeError, match="definition"):
         models.build([{"name": "conv1"}], num_classes=2, in_channels=1, input_size=8)
+
+
+def test_a_definition_keeps_a_stride_of_0_for_the_layer_to_refuse():
+    definition = [conv("conv1", 4, 3), max_pool(2, 0), average(), classifier()]
+    with pytest.raises(ValueError, match="stride"):
+        models.build(definition, num_classes=2, in_channels=1, input_size=8)
