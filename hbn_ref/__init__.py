@@ -1,10 +1,11 @@
 """hbn_ref: the reference implementation of Hybrid Binary Networks in NumPy and Numba, to learn from and test against.
 
 Chapters, in order: `bits`, `binarize`, `conv`, `layers`, `models`, `train`, `cost`, `hybrid`. Below them the engine
-room (`kernels`, `reference`, `checks`, `files`), above them `study`, `testing`, `plots` and the command line.
+room (`kernels`, `simd`, `engine`, `reference`, `checks`, `files`), above them `study`, `testing`, `plots` and the
+command line.
 """
 
-from .kernels import get_num_threads, set_num_threads
+from .engine import get_kernel, get_num_threads, set_kernel, set_num_threads
 
 __version__ = "0.1.0"
-__all__ = ["get_num_threads", "set_num_threads"]
+__all__ = ["get_kernel", "get_num_threads", "set_kernel", "set_num_threads"]

@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from . import cost, hybrid, kernels, models, study, train
+from . import cost, engine, hybrid, models, study, train
 
 
 def _names(text):
@@ -232,7 +232,7 @@ def main(argv=None):
     args.argv = sys.argv[1:] if argv is None else list(argv)
     try:
         if args.threads is not None:
-            kernels.set_num_threads(args.threads)
+            engine.set_num_threads(args.threads)
         args.run(args)
     except (ValueError, OSError, FloatingPointError) as error:
         print(f"hbn_ref {args.name}: {' '.join(str(error).split())}", file=sys.stderr)

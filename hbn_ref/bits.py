@@ -10,7 +10,7 @@ because every place is one or the other. Two zero tails agree, so XOR needs no m
 
 import numpy as np
 
-from . import kernels
+from . import engine, kernels
 
 __all__ = ["pack", "tile", "unpack", "words_for", "xnor_matmul"]
 
@@ -59,7 +59,7 @@ def pack(x):
     rows = x.reshape(-1, x.shape[-1])
     width = words_for(x.shape[-1])
     words = np.empty((len(rows), width), np.uint64)
-    if kernels.run(kernels.pack_signs, len(rows), rows, words, work=x.size):
+    if engine.run(kernels.pack_signs, len(rows), rows, words, work=x.size):
         raise ValueError("x: contains NaN, which has no sign")
     return words.reshape(*x.shape[:-1], width)
 
@@ -94,7 +94,7 @@ def unpack(words, channels):
     words = _check_words("words", words, channels)
     rows = words.reshape(-1, words.shape[-1])
     x = np.empty((len(rows), channels), np.float32)
-    kernels.run(kernels.unpack_rows, len(rows), rows, x, work=x.size)
+    engine.run(kernels.unpack_rows, len(rows), rows, x, work=x.size)
     return x.reshape(*words.shape[:-1], channels)
 
 
@@ -127,13 +127,14 @@ def xnor_matmul(a, b, n):
         if words.ndim != 2:
             raise ValueError(f"{name}: expected packed rows, 2 axes, got shape {words.shape}")
     (rows, width), filters = a.shape, len(b)
-    out = np.empty((rows, filters), np.int32)
-    if out.size == 0:
-        return out
+    if rows * filters == 0:
+        return np.empty((rows, filters), np.int32)
     w = tile(b.T)
-    base, off = np.arange(rows) * width, np.arange(width)
-    total, kind = np.full((1, filters), n, np.int64), np.zeros(1, np.int64)
-    product = kernels.xnor_gather[w.shape[2]]
-    one = np.ones(filters, np.int64)
-    kernels.run(product, rows, a.ravel(), base, off, w, total, kind, one, out, work=out.size * width)
-    return out
+    base, off = kernels.spare(np.arange(rows) * width), np.arange(width)
+    columns = len(w) * w.shape[2]
+    total, kind = np.full((1, columns), n, np.int32), np.zeros(len(base), np.int64)
+    out, one = np.empty((len(base), columns), np.int32), np.ones(columns, np.int32)
+    engine.run(
+        kernels.xnor_gather[w.shape[2]], rows, a.ravel(), base, off, w, total, kind, one, out, work=out.size * width
+    )
+    return np.ascontiguousarray(out[:rows, :filters])

@@ -28,7 +28,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from . import binarize, bits, kernels
+from . import binarize, bits, engine, kernels
 from .checks import float_array, one_of, pair
 
 __all__ = [
@@ -103,32 +103,42 @@ def _gather_tables(xp, kernel, stride):
     return (starts[:, None] + base).ravel(), off
 
 
+def _whole_tiles(columns, width):
+    """Columns (..., C_out) with zeros up to a multiple of ``width``."""
+    missing = -columns.shape[-1] % width
+    if not missing:
+        return columns
+    return np.concatenate([columns, np.zeros((*columns.shape[:-1], missing), columns.dtype)], axis=-1)
+
+
+def _rows(table, columns, dtype):
+    """(table, out) with spare rows for the products' blocks, for ``table`` rows of ``columns``."""
+    return kernels.spare(table), np.empty((len(table) + kernels.SPARE, columns), dtype)
+
+
+def _float_product(x, base, off, w):
+    """out[m] = sum_k x[base[m] + off[k]] * w[k], (M, C_out) for flat x and w (K, C_out)."""
+    width, filters = kernels.tile_width(w.shape[1]), w.shape[1]
+    w = _whole_tiles(w, width)
+    rows = len(base)
+    base, out = _rows(base, w.shape[1], x.dtype)
+    engine.run(kernels.float_gather[width], rows, x, base, off, w, out, work=rows * w.size)
+    return np.ascontiguousarray(out[:rows, :filters])
+
+
 def _correlate(xp, w, stride):
     """The sum at the top of this page, without padding: xp (N, Hp, Wp, C), w (kh, kw, C, O) -> (N, Ho, Wo, O)."""
     (kh, kw), filters = w.shape[:2], w.shape[3]
     size = output_size(xp.shape[1:3], (kh, kw), stride, (0, 0))
     base, off = _gather_tables(xp, (kh, kw), stride)
-    tiles = bits.tile(w.reshape(-1, filters))
-    out = np.empty((len(base), filters), xp.dtype)
-    product = kernels.float_gather[tiles.shape[2]]
-    kernels.run(product, len(base), xp.reshape(-1), base, off, tiles, out, work=out.size * len(off))
-    return out.reshape(len(xp), *size, filters)
+    return _float_product(xp.reshape(-1), base, off, w.reshape(-1, filters)).reshape(len(xp), *size, filters)
 
 
 def _weight_gradient(xp, dout, kernel, stride):
-    """dw (kh, kw, C, O) from xp (N, Hp, Wp, C) and dout (N, Ho, Wo, O)."""
+    """dw (kh, kw, C, O) from xp (N, Hp, Wp, C) and dout (N, Ho, Wo, O): the product with base and off exchanged."""
     filters, channels = dout.shape[3], xp.shape[3]
     base, off = _gather_tables(xp, kernel, stride)
-    width = kernels.tile_width(filters)
-    columns = -(-filters // width) * width
-    flat = dout.reshape(-1, filters)
-    if columns != filters:
-        flat = np.concatenate([flat, np.zeros((len(flat), columns - filters), flat.dtype)], axis=1)
-    dout = flat.reshape(len(flat), -1, width)
-    dw = np.zeros((len(off), *dout.shape[1:]), xp.dtype)
-    product = kernels.weight_gather[width]
-    kernels.run(product, len(off), xp.reshape(-1), base, off, dout, dw, work=dw.size * len(base))
-    return np.ascontiguousarray(dw.reshape(len(off), columns)[:, :filters]).reshape(*kernel, channels, filters)
+    return _float_product(xp.reshape(-1), off, base, dout.reshape(-1, filters)).reshape(*kernel, channels, filters)
 
 
 def _input_gradient(dout, w, size, stride, padding):
@@ -317,7 +327,7 @@ def pack_weights(w, pad_value=0):
         raise ValueError(ONE_CHANNEL)
     per_tap, lanes = bits.words_for(channels), kernels.tile_width(filters)
     words = np.empty((-(-filters // lanes), kh * kw * per_tap, lanes), np.uint64)
-    if kernels.run(kernels.pack_columns, words.shape[1], w.reshape(kh * kw, channels, filters), words, work=w.size):
+    if engine.run(kernels.pack_columns, words.shape[1], w.reshape(kh * kw, channels, filters), words, work=w.size):
         raise ValueError("w: contains NaN, which has no sign")
     ones = np.bitwise_count(words).reshape(len(words), kh, kw, per_tap, lanes).sum(axis=3, dtype=np.int64)
     tap_sums = 2 * ones.transpose(1, 2, 0, 3).reshape(kh, kw, -1)[..., :filters] - channels
@@ -415,19 +425,21 @@ def _count(words, dtype, packed, stride, padding, scale):
     fill = bits.pack(np.ones(channels)) if packed.pad_value == 1 else np.uint64(0)
     xp = _padded(words, padding, fill)
     base, off = _gather_tables(xp, (kh, kw), stride)
-    out = np.empty((len(base), filters), dtype)
+    rows, width = len(base), packed.words.shape[2]
     alpha = packed.alpha.astype(dtype, copy=False) if scale else np.ones(filters, dtype)
-    product = kernels.xnor_gather[packed.words.shape[2]]
-    args = (xp.reshape(-1), base, off, packed.words, total.astype(dtype), kind, alpha, out)
-    kernels.run(product, len(base), *args, work=out.size * len(off))
-    return out.reshape(len(words), *size, filters)
+    total, alpha = (_whole_tiles(columns, width) for columns in (total.astype(dtype), alpha))
+    base, out = _rows(base, len(alpha), dtype)
+    kind = kernels.spare(np.tile(kind, len(xp)))
+    args = (xp.reshape(-1), base, off, packed.words, total, kind, alpha, out)
+    engine.run(kernels.xnor_gather[width], rows, *args, work=out.size * len(off))
+    return np.ascontiguousarray(out[:rows, :filters]).reshape(len(words), *size, filters)
 
 
 def _inside(x):
     """One bit an element: |x| < 1, all that the straight-through estimator wants to know."""
     rows = x.reshape(-1, x.shape[-1])
     words = np.empty((len(rows), bits.words_for(x.shape[-1])), np.uint64)
-    kernels.run(kernels.pack_inside, len(rows), rows, words, work=x.size)
+    engine.run(kernels.pack_inside, len(rows), rows, words, work=x.size)
     return words
 
 
@@ -460,5 +472,5 @@ def xnor_conv2d_backward(dout, cache, need_dx=True):
     if estimator != "ste":
         return binarize.ESTIMATORS[estimator](dx, kept), dw
     rows = dx.reshape(-1, channels)
-    kernels.run(kernels.clear_rows, len(rows), kept, rows, work=rows.size)
+    engine.run(kernels.clear_rows, len(rows), kept, rows, work=rows.size)
     return dx, dw

@@ -14,7 +14,7 @@ import time
 
 import numpy as np
 
-from . import conv, kernels, layers, models
+from . import conv, engine, layers, models
 
 FACTOR = 58  # binary MACs per real MAC, XNOR-Net section 4.1
 COLUMNS = {
@@ -129,7 +129,7 @@ def measured_factor(channels=128, size=28, repeats=15):
     x = rng.standard_normal((1, size, size, channels)).astype(np.float32)
     w = rng.standard_normal((3, 3, channels, channels)).astype(np.float32)
     packed = conv.pack_weights(w)
-    with kernels.threads(1):
+    with engine.threads(1):
         real = median_seconds(lambda: conv.conv2d_forward(x, w, padding=1, need_cache=False), repeats)
         binary = median_seconds(lambda: conv.xnor_conv2d_forward(x, packed, padding=1, need_cache=False), repeats)
     return real / binary
@@ -145,7 +145,7 @@ def measured_layers(model, factor=FACTOR, repeats=9):
         operations)
     """
     rng, rows = np.random.default_rng(0), []
-    with layers.packed_weights(model), kernels.threads(1):
+    with layers.packed_weights(model), engine.threads(1):
         for row, (layer, shape, _) in zip(table(model, factor)["layers"], visit(model), strict=True):
             x = rng.standard_normal((1, *shape)).astype(np.float32)
             rows.append(

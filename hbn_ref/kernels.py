@@ -3,7 +3,7 @@
 Why one file: Numba's on-disk cache watches the file that a kernel lives in, not the files its helpers come from.
 
 Each kernel works on the half-open range ``start..stop`` of its outermost index and writes only what belongs to
-that range, so `run` may cut the work into pieces for several threads and the result never depends on how.
+that range, so `engine.run` may cut the work into pieces for several threads and the result never depends on how.
 Kernels trust their arguments: shapes and types are checked by the chapters that call them. With
 ``NUMBA_DISABLE_JIT=1`` the same functions run as plain Python, slowly, for debugging and coverage.
 
@@ -11,94 +11,53 @@ Vocabulary of the products: ``x`` is a padded input, flattened; ``base[m]`` is w
 it, ``off[k]`` how far patch element k lies from there. One table each, and no copy of the patches is ever made.
 """
 
-import itertools
-import os
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-
 import numpy as np
+from llvmlite import ir
 from numba import config, njit, types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 JIT = not config.DISABLE_JIT
 BLOCK = 512  # rows summed into one partial sum: fixed, so float sums do not depend on the thread count
+SPARE = 7  # rows beyond the end that the products may read from their tables, and write
 _OPTIONS = {"nogil": True, "error_model": "numpy", "cache": True}
 _FLOAT = {**_OPTIONS, "fastmath": {"contract"}}  # allow a*b + c in one rounding, no reordering of sums
 
 
-# ---------------------------------------------------------------------------------------------- threads
-
-
-def _default_threads():
-    wanted = os.environ.get("HBN_NUM_THREADS", "")
-    if wanted.isdigit() and int(wanted) > 0:
-        return int(wanted)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-_threads = _default_threads()
-_pool = None
-
-
-def _forget_pool():
-    global _pool
-    _pool = None
-
-
-if hasattr(os, "register_at_fork"):  # a forked child has no worker threads: let it start its own
-    os.register_at_fork(after_in_child=_forget_pool)
-
-
-def get_num_threads():
-    """Return how many threads kernels may use."""
-    return _threads
-
-
-def set_num_threads(threads):
-    """Use ``threads`` threads in kernels from now on. No result depends on the number."""
-    global _threads, _pool
-    if not isinstance(threads, (int, np.integer)) or threads < 1:
-        raise ValueError(f"threads: expected a whole number of at least 1, got {threads!r}")
-    _threads, _pool = int(threads), None
-
-
-@contextmanager
-def threads(number):
-    """Within the block, use ``number`` threads."""
-    before = get_num_threads()
-    set_num_threads(number)
-    try:
-        yield
-    finally:
-        set_num_threads(before)
-
-
-def run(kernel, n, *args, work=0):
-    """Call ``kernel(start, stop, *args)`` over pieces of ``range(n)``, on several threads where it pays.
-
-    ``work`` is a rough count of elementary operations. Returns True if any piece returned something true.
-    """
-    global _pool
-    if _threads == 1 or work < 500_000 or not JIT:
-        return bool(kernel(0, n, *args))
-    count, pool = _threads, _pool  # another Python thread may change the globals meanwhile
-    if pool is None:
-        pool = _pool = ThreadPoolExecutor(count - 1, thread_name_prefix="hbn")
-    step = max(4, -(-n // (4 * count)) + 3 & ~3)  # about four pieces a thread, in multiples of four rows
-    pieces = itertools.count(0, step)  # next() is atomic: whoever is free takes the next piece
-
-    def worker():
-        found = False
-        while (start := next(pieces)) < n:
-            found |= bool(kernel(start, min(start + step, n), *args))
-        return found
-
-    others = [pool.submit(worker) for _ in range(count - 1)]
-    found = worker()
-    return any([found, *(other.result() for other in others)])
-
-
 # ------------------------------------------------------------------------------------------ bits and words
+
+
+def _mask(compare, python):
+    """A function (x, at) that gives one word: what ``compare`` says of each of x[at : at + 64], one bit a value.
+
+    A comparison of two vectors is a mask of bits, one a lane; of 64 lanes it is a word already, and needs no shifts.
+    """
+    if not JIT:
+        return lambda x, at: np.packbits(python(x[at : at + 64]), bitorder="little").view(np.uint64)[0]
+
+    @intrinsic
+    def mask(typingctx, x, at):
+        def codegen(context, builder, signature, args):
+            first = builder.gep(cgutils.create_struct_proxy(x)(context, builder, args[0]).data, [args[1]])
+            vector = ir.VectorType(first.type.pointee, 64)
+            values = builder.load(builder.bitcast(first, vector.as_pointer()), align=4)
+            return builder.bitcast(compare(builder, values), ir.IntType(64))
+
+        return types.uint64(x, at), codegen
+
+    return mask
+
+
+def _same(values, number):
+    return ir.Constant(values.type, [number] * values.type.count)
+
+
+signs = _mask(lambda b, v: b.fcmp_ordered(">=", v, _same(v, 0)), lambda v: v >= 0)
+nans = _mask(lambda b, v: b.fcmp_unordered("uno", v, v), np.isnan)
+inside = _mask(  # |x| < 1, the window of the straight-through estimator
+    lambda b, v: b.and_(b.fcmp_ordered("<", v, _same(v, 1)), b.fcmp_ordered(">", v, _same(v, -1))),
+    lambda v: np.abs(v) < 1,
+)
 
 if JIT:
 
@@ -120,31 +79,32 @@ else:
 @njit(**_OPTIONS)
 def pack_signs(start, stop, x, words):
     """words[r] = the sign bits of row x[r], 1 for x >= 0; returns whether a NaN was met."""
-    channels = x.shape[1]
-    nan = False
+    channels, flat = x.shape[1], x.reshape(-1)
+    whole, rest, nan = channels // 64, np.full(64, -1, x.dtype), np.uint64(0)
     for r in range(start, stop):
-        for first in range(0, channels, 64):
-            word = np.uint64(0)
-            bad = 0
-            for c in range(min(64, channels - first)):
-                v = x[r, first + c]
-                word |= np.uint64(v >= 0) << np.uint64(c)
-                bad |= v != v
-            words[r, first // 64] = word
-            nan |= bad != 0
-    return nan
+        for i in range(whole):
+            words[r, i] = signs(flat, r * channels + 64 * i)
+            nan |= nans(flat, r * channels + 64 * i)
+        if channels % 64:  # the last word comes from a copy whose other values give zero bits
+            for c in range(channels % 64):
+                rest[c] = x[r, 64 * whole + c]
+            words[r, whole] = signs(rest, 0)
+            nan |= nans(rest, 0)
+    return nan != 0
 
 
 @njit(**_OPTIONS)
 def pack_inside(start, stop, x, words):
-    """words[r] = one bit per channel: 1 where |x| < 1, the window of the straight-through estimator."""
-    channels = x.shape[1]
+    """words[r] = one bit per channel: 1 where |x| < 1."""
+    channels, flat = x.shape[1], x.reshape(-1)
+    whole, rest = channels // 64, np.full(64, 1, x.dtype)
     for r in range(start, stop):
-        for first in range(0, channels, 64):
-            word = np.uint64(0)
-            for c in range(min(64, channels - first)):
-                word |= np.uint64(abs(x[r, first + c]) < 1) << np.uint64(c)
-            words[r, first // 64] = word
+        for i in range(whole):
+            words[r, i] = inside(flat, r * channels + 64 * i)
+        if channels % 64:
+            for c in range(channels % 64):
+                rest[c] = x[r, 64 * whole + c]
+            words[r, whole] = inside(rest, 0)
 
 
 @njit(**_OPTIONS)
@@ -192,28 +152,26 @@ def pack_columns(start, stop, w, words):
 
 
 @njit(**_OPTIONS)
-def _scale_row(out, alpha, total, count, n):
-    for j in range(n):  # its own small loop: with four pixels' pointers in one loop LLVM stops vectorising
+def _scale_row(out, alpha, total, count):
+    for j in range(count.size):  # its own small loop: with four pixels' pointers in one loop LLVM stops vectorising
         out[j] = alpha[j] * (total[j] - 2 * count[j])
 
 
 def _make_xnor_gather(lanes):
     @njit(**_OPTIONS)
     def xnor_gather(start, stop, x, base, off, w, total, kind, alpha, out):
-        """out[m, o] = alpha[o] * (total[kind[m % P], o] - 2 sum_k popcount(x[base[m] + off[k]] ^ w[k, o])).
+        """out[m, o] = alpha[o] * (total[kind[m], o] - 2 sum_k popcount(x[base[m] + off[k]] ^ w[k, o])).
 
         w is tile-major, (tiles, K, lanes). Four pixels and four words at a time keep the counts close to the
         processor. ``total`` is n plus what the padded taps wrongly took away, one row per kind of border pixel.
         """
         c0, c1, c2, c3 = (np.empty(lanes, np.int64), np.empty(lanes, np.int64),
                           np.empty(lanes, np.int64), np.empty(lanes, np.int64))  # fmt: skip
-        words, pixels = off.size, kind.size
+        words = off.size
         for t in range(w.shape[0]):
             first = t * lanes
-            n = min(lanes, out.shape[1] - first)
-            for m in range(start, stop, 4):  # the last group repeats its last pixel: same value, written twice
-                m1, m2, m3 = min(m + 1, stop - 1), min(m + 2, stop - 1), min(m + 3, stop - 1)
-                b0, b1, b2, b3 = base[m], base[m1], base[m2], base[m3]
+            for m in range(start, stop, 4):
+                b0, b1, b2, b3 = base[m], base[m + 1], base[m + 2], base[m + 3]
                 c0[:], c1[:], c2[:], c3[:] = 0, 0, 0, 0
                 for k in range(words % 4):
                     x0, x1, x2, x3 = x[b0 + off[k]], x[b1 + off[k]], x[b2 + off[k]], x[b3 + off[k]]
@@ -234,123 +192,83 @@ def _make_xnor_gather(lanes):
                         c1[j] += popcount(x10 ^ w0) + popcount(x11 ^ w1) + popcount(x12 ^ w2) + popcount(x13 ^ w3)
                         c2[j] += popcount(x20 ^ w0) + popcount(x21 ^ w1) + popcount(x22 ^ w2) + popcount(x23 ^ w3)
                         c3[j] += popcount(x30 ^ w0) + popcount(x31 ^ w1) + popcount(x32 ^ w2) + popcount(x33 ^ w3)
-                _scale_row(out[m, first:], alpha[first:], total[kind[m % pixels], first:], c0, n)
-                _scale_row(out[m1, first:], alpha[first:], total[kind[m1 % pixels], first:], c1, n)
-                _scale_row(out[m2, first:], alpha[first:], total[kind[m2 % pixels], first:], c2, n)
-                _scale_row(out[m3, first:], alpha[first:], total[kind[m3 % pixels], first:], c3, n)
+                _scale_row(out[m, first:], alpha[first:], total[kind[m], first:], c0)
+                _scale_row(out[m + 1, first:], alpha[first:], total[kind[m + 1], first:], c1)
+                _scale_row(out[m + 2, first:], alpha[first:], total[kind[m + 2], first:], c2)
+                _scale_row(out[m + 3, first:], alpha[first:], total[kind[m + 3], first:], c3)
 
     return xnor_gather
 
 
 @njit(**_OPTIONS)
-def _copy_row(out, values, n):
-    for j in range(n):
-        out[j] = values[j]
+def _add_row(out, values, fresh):
+    if fresh:
+        for j in range(values.size):
+            out[j] = values[j]
+    else:
+        for j in range(values.size):
+            out[j] += values[j]
 
 
 def _make_float_gather(lanes):
     @njit(**_FLOAT)
     def float_gather(start, stop, x, base, off, w, out):
-        """out[m, o] = sum_k x[base[m] + off[k]] * w[k, o]; w is tile-major, (tiles, K, lanes). The float twin."""
+        """out[m, o] = sum_k x[base[m] + off[k]] * w[k, o], the float twin; w is (K, columns), columns = lanes * tiles.
+
+        With base and off exchanged and dout in the place of w it sums over pixels, which gives dw. The sum is made of
+        blocks of BLOCK products: that keeps the weights in the cache, the rounding small, and the order fixed.
+        """
         a0, a1, a2, a3 = (np.empty(lanes, x.dtype), np.empty(lanes, x.dtype),
                           np.empty(lanes, x.dtype), np.empty(lanes, x.dtype))  # fmt: skip
-        size = off.size
-        for t in range(w.shape[0]):
-            first = t * lanes
-            n = min(lanes, out.shape[1] - first)
-            for m in range(start, stop, 4):
-                m1, m2, m3 = min(m + 1, stop - 1), min(m + 2, stop - 1), min(m + 3, stop - 1)
-                b0, b1, b2, b3 = base[m], base[m1], base[m2], base[m3]
-                a0[:], a1[:], a2[:], a3[:] = 0, 0, 0, 0
-                for k in range(size % 4):
-                    x0, x1, x2, x3 = x[b0 + off[k]], x[b1 + off[k]], x[b2 + off[k]], x[b3 + off[k]]
-                    for j in range(lanes):
-                        a0[j] += x0 * w[t, k, j]
-                        a1[j] += x1 * w[t, k, j]
-                        a2[j] += x2 * w[t, k, j]
-                        a3[j] += x3 * w[t, k, j]
-                for k in range(size % 4, size, 4):
-                    o0, o1, o2, o3 = off[k], off[k + 1], off[k + 2], off[k + 3]
-                    x00, x01, x02, x03 = x[b0 + o0], x[b0 + o1], x[b0 + o2], x[b0 + o3]
-                    x10, x11, x12, x13 = x[b1 + o0], x[b1 + o1], x[b1 + o2], x[b1 + o3]
-                    x20, x21, x22, x23 = x[b2 + o0], x[b2 + o1], x[b2 + o2], x[b2 + o3]
-                    x30, x31, x32, x33 = x[b3 + o0], x[b3 + o1], x[b3 + o2], x[b3 + o3]
-                    for j in range(lanes):
-                        w0, w1, w2, w3 = w[t, k, j], w[t, k + 1, j], w[t, k + 2, j], w[t, k + 3, j]
-                        a0[j] = a0[j] + x00 * w0 + x01 * w1 + x02 * w2 + x03 * w3
-                        a1[j] = a1[j] + x10 * w0 + x11 * w1 + x12 * w2 + x13 * w3
-                        a2[j] = a2[j] + x20 * w0 + x21 * w1 + x22 * w2 + x23 * w3
-                        a3[j] = a3[j] + x30 * w0 + x31 * w1 + x32 * w2 + x33 * w3
-                _copy_row(out[m, first:], a0, n)
-                _copy_row(out[m1, first:], a1, n)
-                _copy_row(out[m2, first:], a2, n)
-                _copy_row(out[m3, first:], a3, n)
+        for begin in range(0, off.size, BLOCK):
+            end = min(begin + BLOCK, off.size)
+            quads = begin + (end - begin) % 4
+            for first in range(0, out.shape[1], lanes):
+                for m in range(start, stop, 4):
+                    b0, b1, b2, b3 = base[m], base[m + 1], base[m + 2], base[m + 3]
+                    a0[:], a1[:], a2[:], a3[:] = 0, 0, 0, 0
+                    for k in range(begin, quads):
+                        x0, x1, x2, x3 = x[b0 + off[k]], x[b1 + off[k]], x[b2 + off[k]], x[b3 + off[k]]
+                        for j in range(lanes):
+                            a0[j] += x0 * w[k, first + j]
+                            a1[j] += x1 * w[k, first + j]
+                            a2[j] += x2 * w[k, first + j]
+                            a3[j] += x3 * w[k, first + j]
+                    for k in range(quads, end, 4):
+                        o0, o1, o2, o3 = off[k], off[k + 1], off[k + 2], off[k + 3]
+                        x00, x01, x02, x03 = x[b0 + o0], x[b0 + o1], x[b0 + o2], x[b0 + o3]
+                        x10, x11, x12, x13 = x[b1 + o0], x[b1 + o1], x[b1 + o2], x[b1 + o3]
+                        x20, x21, x22, x23 = x[b2 + o0], x[b2 + o1], x[b2 + o2], x[b2 + o3]
+                        x30, x31, x32, x33 = x[b3 + o0], x[b3 + o1], x[b3 + o2], x[b3 + o3]
+                        for j in range(first, first + lanes):
+                            w0, w1, w2, w3 = w[k, j], w[k + 1, j], w[k + 2, j], w[k + 3, j]
+                            i = j - first
+                            a0[i] = a0[i] + x00 * w0 + x01 * w1 + x02 * w2 + x03 * w3
+                            a1[i] = a1[i] + x10 * w0 + x11 * w1 + x12 * w2 + x13 * w3
+                            a2[i] = a2[i] + x20 * w0 + x21 * w1 + x22 * w2 + x23 * w3
+                            a3[i] = a3[i] + x30 * w0 + x31 * w1 + x32 * w2 + x33 * w3
+                    _add_row(out[m, first:], a0, begin == 0)
+                    _add_row(out[m + 1, first:], a1, begin == 0)
+                    _add_row(out[m + 2, first:], a2, begin == 0)
+                    _add_row(out[m + 3, first:], a3, begin == 0)
 
     return float_gather
 
 
-def _make_weight_gather(lanes):
-    @njit(**_FLOAT)
-    def weight_gather(start, stop, x, base, off, dout, dw):
-        """dw[k, o] += sum_m x[base[m] + off[k]] * dout[m, o]: the forward product with base and off exchanged.
-
-        dout is (M, tiles, lanes), dw (K, tiles, lanes). Pixels are summed in blocks of BLOCK, which keeps dout in
-        the cache and the rounding small; the order of the sums is fixed whatever the number of threads.
-        """
-        a0, a1, a2, a3 = (np.empty(lanes, x.dtype), np.empty(lanes, x.dtype),
-                          np.empty(lanes, x.dtype), np.empty(lanes, x.dtype))  # fmt: skip
-        for begin in range(0, base.size, BLOCK):
-            end = min(begin + BLOCK, base.size)
-            for t in range(dout.shape[1]):
-                for k in range(start, stop, 4):
-                    k1, k2, k3 = min(k + 1, stop - 1), min(k + 2, stop - 1), min(k + 3, stop - 1)
-                    o0, o1, o2, o3 = off[k], off[k1], off[k2], off[k3]
-                    a0[:], a1[:], a2[:], a3[:] = 0, 0, 0, 0
-                    for m in range(begin, begin + (end - begin) % 4):
-                        x0, x1, x2, x3 = x[base[m] + o0], x[base[m] + o1], x[base[m] + o2], x[base[m] + o3]
-                        for j in range(lanes):
-                            a0[j] += x0 * dout[m, t, j]
-                            a1[j] += x1 * dout[m, t, j]
-                            a2[j] += x2 * dout[m, t, j]
-                            a3[j] += x3 * dout[m, t, j]
-                    for m in range(begin + (end - begin) % 4, end, 4):
-                        b0, b1, b2, b3 = base[m], base[m + 1], base[m + 2], base[m + 3]
-                        x00, x01, x02, x03 = x[b0 + o0], x[b1 + o0], x[b2 + o0], x[b3 + o0]
-                        x10, x11, x12, x13 = x[b0 + o1], x[b1 + o1], x[b2 + o1], x[b3 + o1]
-                        x20, x21, x22, x23 = x[b0 + o2], x[b1 + o2], x[b2 + o2], x[b3 + o2]
-                        x30, x31, x32, x33 = x[b0 + o3], x[b1 + o3], x[b2 + o3], x[b3 + o3]
-                        for j in range(lanes):
-                            d0, d1 = dout[m, t, j], dout[m + 1, t, j]
-                            d2, d3 = dout[m + 2, t, j], dout[m + 3, t, j]
-                            a0[j] = a0[j] + x00 * d0 + x01 * d1 + x02 * d2 + x03 * d3
-                            a1[j] = a1[j] + x10 * d0 + x11 * d1 + x12 * d2 + x13 * d3
-                            a2[j] = a2[j] + x20 * d0 + x21 * d1 + x22 * d2 + x23 * d3
-                            a3[j] = a3[j] + x30 * d0 + x31 * d1 + x32 * d2 + x33 * d3
-                    for j in range(lanes):
-                        dw[k, t, j] += a0[j]
-                    if k1 > k:  # at the end of the range k1..k3 repeat a row, which must be added only once
-                        for j in range(lanes):
-                            dw[k1, t, j] += a1[j]
-                    if k2 > k1:
-                        for j in range(lanes):
-                            dw[k2, t, j] += a2[j]
-                    if k3 > k2:
-                        for j in range(lanes):
-                            dw[k3, t, j] += a3[j]
-
-    return weight_gather
-
-
 # LLVM turns loops of a compile-time length into vector code: one kernel a tile width.
-TILE_WIDTHS = (32, 64)
+TILE_WIDTHS = (64, 32)
 xnor_gather = {lanes: _make_xnor_gather(lanes) for lanes in TILE_WIDTHS}
 float_gather = {lanes: _make_float_gather(lanes) for lanes in TILE_WIDTHS}
-weight_gather = {lanes: _make_weight_gather(lanes) for lanes in TILE_WIDTHS}
 
 
 def tile_width(channels):
-    """Output channels per tile: the smallest width that holds them, else the largest."""
-    return next((width for width in TILE_WIDTHS if channels <= width), TILE_WIDTHS[-1])
+    """Output channels per tile: the width that leaves the fewest columns unused, the larger of equals."""
+    return min(TILE_WIDTHS, key=lambda width: -channels % width)
+
+
+def spare(table):
+    """A table of rows with SPARE more, the last one repeated: products work on whole blocks of rows."""
+    return np.concatenate([table, np.repeat(table[-1:], SPARE)])
 
 
 # ------------------------------------------------------------------------- what stands between convolutions

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from . import binarize, conv, kernels
+from . import binarize, conv, engine, kernels
 from .checks import float_array, one_of, pair, real_number, same_shape
 
 EPS = 1e-5  # added to the variance in BatchNorm
@@ -27,7 +27,7 @@ def _blocks(kernel, x, *args):
     """Sum a pair of channel sums over fixed blocks of rows, so that the result is the same for any thread count."""
     count = -(-len(x) // kernels.BLOCK)
     sums = np.zeros((count, 2, x.shape[1]))
-    kernels.run(kernel, count, x, *args, sums, work=x.size)
+    engine.run(kernel, count, x, *args, sums, work=x.size)
     return sums.sum(axis=0)
 
 
@@ -63,9 +63,7 @@ def batchnorm_inference(x, gamma, beta, mean, var, *, eps=EPS):
     shift = (beta - mean * scale).astype(x.dtype)
     out = np.empty(x.shape, x.dtype)
     rows = x.reshape(-1, x.shape[-1])
-    kernels.run(
-        kernels.scale_shift, len(rows), rows, scale.astype(x.dtype), shift, out.reshape(rows.shape), work=x.size
-    )
+    engine.run(kernels.scale_shift, len(rows), rows, scale.astype(x.dtype), shift, out.reshape(rows.shape), work=x.size)
     return out
 
 
@@ -93,7 +91,7 @@ def batchnorm_backward(dout, cache):
     b = -a * inv * dgamma / len(rows)
     c = -a * dbeta / len(rows) - b * mean
     dx = np.empty(x.shape, x.dtype)
-    kernels.run(
+    engine.run(
         kernels.batchnorm_dx, len(rows), rows, d, *(v.astype(x.dtype) for v in (a, b, c)), dx.reshape(rows.shape),
         work=x.size,
     )  # fmt: skip
@@ -107,7 +105,7 @@ def relu_forward(x, in_place=False):
     """``out = max(x, 0)``; the cache is the output itself. ``in_place`` overwrites x, which saves a map of memory."""
     x = np.ascontiguousarray(x)
     out = x if in_place else np.empty(x.shape, x.dtype)
-    kernels.run(kernels.relu, x.size, x.reshape(-1), out.reshape(-1), work=x.size)
+    engine.run(kernels.relu, x.size, x.reshape(-1), out.reshape(-1), work=x.size)
     return out, out
 
 
@@ -116,7 +114,7 @@ def relu_backward(dout, cache, in_place=False):
     same_shape("dout", dout, cache.shape)
     dout = np.ascontiguousarray(dout)
     dx = dout if in_place else np.empty(cache.shape, cache.dtype)
-    kernels.run(kernels.relu_dx, dx.size, cache.reshape(-1), dout.reshape(-1), dx.reshape(-1), work=dx.size)
+    engine.run(kernels.relu_dx, dx.size, cache.reshape(-1), dout.reshape(-1), dx.reshape(-1), work=dx.size)
     return dx
 
 
@@ -175,7 +173,7 @@ def max_pool_forward(x, size, stride=None, padding=0, ceil=False):
         raise ValueError(f"size: a window holds at most 256 values, got {window}")
     shape = (len(x), *pool_size(x.shape[1:3], window, stride, padding, ceil), x.shape[3])
     out, tap = np.empty(shape, x.dtype), np.empty(shape, np.uint8)
-    kernels.run(kernels.max_pool, len(x), x, *window, *stride, *padding, out, tap, work=x.size)
+    engine.run(kernels.max_pool, len(x), x, *window, *stride, *padding, out, tap, work=x.size)
     return out, (x.shape, tap, window, stride, padding)
 
 
@@ -185,7 +183,7 @@ def max_pool_backward(dout, cache):
     same_shape("dout", dout, tap.shape)
     dx = np.zeros(shape, dout.dtype)
     dout = np.ascontiguousarray(dout)
-    kernels.run(kernels.max_pool_dx, len(dx), dout, tap, *window, *stride, *padding, dx, work=dx.size)
+    engine.run(kernels.max_pool_dx, len(dx), dout, tap, *window, *stride, *padding, dx, work=dx.size)
     return dx
 
 

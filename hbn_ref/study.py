@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import cost, files, hybrid, kernels, layers, models, train
+from . import cost, engine, files, hybrid, layers, models, train
 from .checks import one_of, real_number
 
 REPORT_FORMAT = "hbn_ref study 1"
@@ -38,7 +38,7 @@ def machine():
         processor = names[0].partition(":")[2].strip() if names else processor
     packages = {name: version(name) for name in ("numpy", "numba")}
     return {
-        "processor": processor, "cores": os.cpu_count(), "threads": kernels.get_num_threads(),
+        "processor": processor, "cores": os.cpu_count(), "threads": engine.get_num_threads(),
         "system": platform.system(), "python": platform.python_version(), **packages,
         "date": datetime.date.today().isoformat(),
     }  # fmt: skip
@@ -46,7 +46,7 @@ def machine():
 
 def milliseconds_per_image(model, x, repeats=30):
     """Median time of an evaluation forward pass of one image on one thread, weights packed beforehand, in ms."""
-    with kernels.threads(1), layers.packed_weights(model):
+    with engine.threads(1), layers.packed_weights(model):
         return 1000 * cost.median_seconds(lambda: model.forward(x[:1]), repeats)
 
 

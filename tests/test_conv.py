@@ -23,7 +23,7 @@ from conftest import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hbn_ref import conv, kernels, reference
+from hbn_ref import conv, engine, reference
 from hbn_ref.testing import check_vjp, check_xnor_conv
 
 TOLERANCE = {np.float32: 2e-5, np.float64: 1e-12}  # relative to the largest value of the result
@@ -359,14 +359,14 @@ def test_backward_can_be_repeated_and_changes_nothing(kind):
 def test_no_bit_depends_on_the_number_of_threads(kind):
     forward, backward = PASSES[kind]
     x, w = random_arrays(0, (5, 15, 14, 64), (3, 3, 64, 70), dtype=np.float32)
-    results, before = [], kernels.get_num_threads()
+    results, before = [], engine.get_num_threads()
     try:
         for threads in (1, 2, 5):
-            kernels.set_num_threads(threads)
+            engine.set_num_threads(threads)
             out, cache = forward(x, w, padding=1)
             results.append((out, *backward(out, cache)))
     finally:
-        kernels.set_num_threads(before)
+        engine.set_num_threads(before)
     for result in results[1:]:
         assert all(np.array_equal(a, b) for a, b in zip(result, results[0], strict=True))
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from conftest import JIT, assert_close, random_arrays
 
-from hbn_ref import binarize, files, kernels, layers, models, reference, train
+from hbn_ref import binarize, engine, files, layers, models, reference, train
 from hbn_ref.models import average, classifier, concat, conv, dropout, max_pool, relu, residual
 from hbn_ref.testing import check_vjp
 
@@ -445,20 +445,20 @@ def test_exact_rule_agrees_with_central_differences_of_its_surrogate(definition)
 @pytest.mark.parametrize("variant", models.VARIANTS)
 def test_results_do_not_depend_on_the_number_of_threads(variant):
     x, dout = random_arrays(0, (8, 64, 64, 1), (8, 5), dtype=np.float32)
-    before, results = kernels.get_num_threads(), []
+    before, results = engine.get_num_threads(), []
     try:
         for threads in (1, 2, 3):
-            kernels.set_num_threads(threads)
+            engine.set_num_threads(threads)
             options = {"keep_real": [3, 5]} if variant == "hybrid" else {}
             model = models.build("small", variant, num_classes=5, in_channels=1, input_size=64, **options)
             logits = model.forward(x, training=True)
             model.backward(dout)
-            assert (kernels._pool is not None) == (threads > 1)  # large enough for threads to be used
+            assert (engine._pool is not None) == (threads > 1)  # large enough for threads to be used
             results.append(
                 [logits, *(layer.grads[key] for _, layer, key in model.parameters()), *model.state().values()]
             )
     finally:
-        kernels.set_num_threads(before)
+        engine.set_num_threads(before)
     for other in results[1:]:
         assert all(np.array_equal(a, b) for a, b in zip(results[0], other, strict=True))
 

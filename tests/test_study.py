@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 import data_tools
 from data_tools import doodles
-from hbn_ref import cost, files, hybrid, kernels, layers, models, plots, study, train
+from hbn_ref import cost, engine, files, hybrid, layers, models, plots, study, train
 from hbn_ref.__main__ import main
 from hbn_ref.models import classifier, conv, dropout, max_pool
 
@@ -354,9 +354,9 @@ def loaded(data, monkeypatch):
 
 @pytest.fixture(autouse=True)
 def same_threads():
-    threads = kernels.get_num_threads()
+    threads = engine.get_num_threads()
     yield
-    kernels.set_num_threads(threads)
+    engine.set_num_threads(threads)
 
 
 def call(*argv):
