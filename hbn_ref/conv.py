@@ -23,7 +23,7 @@ No pass copies patches: a table says where each patch starts and how far its ele
 (`kernels.float_gather`, `kernels.xnor_gather`). The input scale K of XNOR-Net is left out, as the paper's authors do.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
@@ -119,7 +119,7 @@ def _rows(table, columns, dtype):
 def _float_product(x, base, off, w):
     """out[m] = sum_k x[base[m] + off[k]] * w[k], (M, C_out) for flat x and w (K, C_out)."""
     width, filters = kernels.tile_width(w.shape[1]), w.shape[1]
-    w = _whole_tiles(w, width)
+    w = np.ascontiguousarray(_whole_tiles(w, width))
     rows = len(base)
     base, out = _rows(base, w.shape[1], x.dtype)
     engine.run(kernels.float_gather[width], rows, x, base, off, w, out, work=rows * w.size)
@@ -161,7 +161,10 @@ def _input_gradient(dout, w, size, stride, padding):
                 continue
             window = _window(dout, (top - len(taps) + 1, bottom), (left - taps.shape[1] + 1, right))
             turned = np.ascontiguousarray(taps[::-1, ::-1].swapaxes(2, 3))
-            dx[:, sh * top + r - ph :: sh, sw * left + t - pw :: sw] = _correlate(window, turned, (1, 1))
+            part = _correlate(window, turned, (1, 1))
+            if stride == (1, 1):
+                return part
+            dx[:, sh * top + r - ph :: sh, sw * left + t - pw :: sw] = part
     return dx
 
 
@@ -219,8 +222,8 @@ def conv2d_forward(x, w, *, stride=1, padding=0, need_cache=True):
     cache : for `conv2d_backward`, or None
     """
     x, w, stride, padding = _check(x, w, stride, padding)
-    out = _correlate(_padded(x, padding), w, stride)
-    return out, (x, w, stride, padding) if need_cache else None
+    xp = _padded(x, padding)
+    return _correlate(xp, w, stride), (xp, w, stride, padding) if need_cache else None
 
 
 def conv2d_backward(dout, cache, need_dx=True):
@@ -238,11 +241,11 @@ def conv2d_backward(dout, cache, need_dx=True):
     dx : (N, H, W, C_in) or None
     dw : (kh, kw, C_in, C_out)
     """
-    x, w, stride, padding = _kept(cache)
-    dout = _check_dout(dout, x.shape, w.shape, stride, padding, x.dtype)
-    dw = _weight_gradient(_padded(x, padding), dout, w.shape[:2], stride)
-    dx = _input_gradient(dout, w, x.shape[1:3], stride, padding) if need_dx else None
-    return dx, dw
+    xp, w, stride, padding = _kept(cache)
+    dout = _check_dout(dout, xp.shape, w.shape, stride, (0, 0), xp.dtype)
+    dw = _weight_gradient(xp, dout, w.shape[:2], stride)
+    size = tuple(length - 2 * p for length, p in zip(xp.shape[1:3], padding, strict=True))
+    return _input_gradient(dout, w, size, stride, padding) if need_dx else None, dw
 
 
 def binary_weight_conv2d_forward(x, w, *, stride=1, padding=0, need_cache=True):
@@ -274,6 +277,27 @@ def _binary_weight(w):
 # ------------------------------------------------------------------------------------------ fully binary
 
 
+@lru_cache(maxsize=512)
+def _border(height, width, kernel, stride, padding):
+    """Sort output pixels by which taps fall inside the map.
+
+    Returns kind (Ho * Wo,) and, for each kind, the rows of its first and last + 1 tap inside, and the columns:
+    four arrays. A 3x3 kernel with padding 1 has 9 kinds: four corners, four edges, the interior.
+    """
+    ranges, kinds = [], []
+    for length, k, s, p in zip((height, width), kernel, stride, padding, strict=True):
+        start = np.arange((length + 2 * p - k) // s + 1) * s - p
+        lo, hi = np.clip(-start, 0, k), np.clip(length - start, 0, k)
+        distinct, kind = np.unique(np.stack([lo, np.maximum(lo, hi)], axis=1), axis=0, return_inverse=True)
+        ranges.append(distinct)
+        kinds.append(kind.ravel())
+    rows, columns = ranges
+    kind = (kinds[0][:, None] * len(columns) + kinds[1]).ravel()
+    a0, a1 = np.repeat(rows, len(columns), axis=0).T
+    b0, b1 = np.tile(columns, (len(rows), 1)).T
+    return kind, (a0, a1, b0, b1)
+
+
 @dataclass(frozen=True)
 class PackedWeights:
     """The weights of a binary convolution as bits, packed once and used many times.
@@ -294,6 +318,7 @@ class PackedWeights:
     tap_sums: np.ndarray
     shape: tuple
     pad_value: int = 0
+    _totals: dict = field(default_factory=dict, repr=False, compare=False)  # what `totals` has worked out so far
 
     def signs(self):
         """Return sign(w) as float32 (kh, kw, C_in, C_out)."""
@@ -304,6 +329,26 @@ class PackedWeights:
     def binary(self, dtype=np.float32):
         """Return ``W~ = alpha sign(w)``, (kh, kw, C_in, C_out)."""
         return np.ascontiguousarray((self.alpha * self.signs()).astype(dtype, copy=False))
+
+    def totals(self, size, stride, padding):
+        """Return (total, kind): what to take 2 popcount from, (kinds, C_out), for each kind of output pixel.
+
+        A padded tap is stored as zero bits and so counts as -1 against each weight: in place of 0 it adds
+        ``-sum_c sign(w)``. For pad value 0 that sum, known from the weights, is given back for each tap outside the
+        map. Worked out once for each size of map.
+        """
+        if (size, stride, padding) not in self._totals:
+            kh, kw, channels, filters = self.shape
+            total = np.full((1, filters), kh * kw * channels, np.int64)
+            kind, (a0, a1, b0, b1) = _border(*size, (kh, kw), stride, padding)
+            if self.pad_value != 0 or padding == (0, 0):
+                kind = np.zeros_like(kind)
+            else:
+                area = np.zeros((kh + 1, kw + 1, filters), np.int64)  # area[a, b]: the taps above and left of (a, b)
+                area[1:, 1:] = self.tap_sums.cumsum(axis=0).cumsum(axis=1)
+                total = total + area[kh, kw] - (area[a1, b1] - area[a0, b1] - area[a1, b0] + area[a0, b0])
+            self._totals[size, stride, padding] = total, kind
+        return self._totals[size, stride, padding]
 
 
 def pack_weights(w, pad_value=0):
@@ -332,44 +377,6 @@ def pack_weights(w, pad_value=0):
     ones = np.bitwise_count(words).reshape(len(words), kh, kw, per_tap, lanes).sum(axis=3, dtype=np.int64)
     tap_sums = 2 * ones.transpose(1, 2, 0, 3).reshape(kh, kw, -1)[..., :filters] - channels
     return PackedWeights(words, binarize.alpha(w), np.ascontiguousarray(tap_sums), w.shape, pad_value)
-
-
-@lru_cache(maxsize=512)
-def _border(height, width, kernel, stride, padding):
-    """Sort output pixels by which taps fall inside the map.
-
-    Returns kind (Ho * Wo,) and, for each kind, the rows of its first and last + 1 tap inside, and the columns:
-    four arrays. A 3x3 kernel with padding 1 has 9 kinds: four corners, four edges, the interior.
-    """
-    ranges, kinds = [], []
-    for length, k, s, p in zip((height, width), kernel, stride, padding, strict=True):
-        start = np.arange((length + 2 * p - k) // s + 1) * s - p
-        lo, hi = np.clip(-start, 0, k), np.clip(length - start, 0, k)
-        distinct, kind = np.unique(np.stack([lo, np.maximum(lo, hi)], axis=1), axis=0, return_inverse=True)
-        ranges.append(distinct)
-        kinds.append(kind.ravel())
-    rows, columns = ranges
-    kind = (kinds[0][:, None] * len(columns) + kinds[1]).ravel()
-    a0, a1 = np.repeat(rows, len(columns), axis=0).T
-    b0, b1 = np.tile(columns, (len(rows), 1)).T
-    return kind, (a0, a1, b0, b1)
-
-
-def _totals(packed, size, stride, padding):
-    """Return (total, kind): what to take 2 popcount from, for each kind of output pixel.
-
-    A padded tap is stored as zero bits and so counts as -1 against each weight: in place of 0 it adds
-    ``-sum_c sign(w)``. For pad value 0 that sum, known from the weights, is given back for each tap outside the map.
-    """
-    kh, kw, channels, filters = packed.shape
-    n = kh * kw * channels
-    kind, (a0, a1, b0, b1) = _border(*size, (kh, kw), stride, padding)
-    if packed.pad_value != 0 or padding == (0, 0):
-        return np.full((1, filters), n, np.int64), np.zeros_like(kind)
-    area = np.zeros((kh + 1, kw + 1, filters), np.int64)  # area[a, b]: sum of the taps above and left of (a, b)
-    area[1:, 1:] = packed.tap_sums.cumsum(axis=0).cumsum(axis=1)
-    inside = area[a1, b1] - area[a0, b1] - area[a1, b0] + area[a0, b0]
-    return n + area[kh, kw] - inside, kind
 
 
 def xnor_conv2d_forward(
@@ -421,7 +428,7 @@ def _count(words, dtype, packed, stride, padding, scale):
     """The packed product of words (N, H, W, ceil(C/64)) with packed weights, scaled, as floats."""
     kh, kw, channels, filters = packed.shape
     size = output_size(words.shape[1:3], (kh, kw), stride, padding)
-    total, kind = _totals(packed, words.shape[1:3], stride, padding)
+    total, kind = packed.totals(words.shape[1:3], stride, padding)
     fill = bits.pack(np.ones(channels)) if packed.pad_value == 1 else np.uint64(0)
     xp = _padded(words, padding, fill)
     base, off = _gather_tables(xp, (kh, kw), stride)

@@ -27,6 +27,12 @@ _FLOAT = {**_OPTIONS, "fastmath": {"contract"}}  # allow a*b + c in one rounding
 # ------------------------------------------------------------------------------------------ bits and words
 
 
+def _vector(context, builder, kind, array, at):
+    """The address of the vector of 64 values that begins at element ``at`` of a flat array."""
+    first = cgutils.create_struct_proxy(kind)(context, builder, array).data
+    return builder.bitcast(builder.gep(first, [at]), ir.VectorType(first.type.pointee, 64).as_pointer())
+
+
 def _mask(compare, python):
     """A function (x, at) that gives one word: what ``compare`` says of each of x[at : at + 64], one bit a value.
 
@@ -38,9 +44,7 @@ def _mask(compare, python):
     @intrinsic
     def mask(typingctx, x, at):
         def codegen(context, builder, signature, args):
-            first = builder.gep(cgutils.create_struct_proxy(x)(context, builder, args[0]).data, [args[1]])
-            vector = ir.VectorType(first.type.pointee, 64)
-            values = builder.load(builder.bitcast(first, vector.as_pointer()), align=4)
+            values = builder.load(_vector(context, builder, x, *args), align=4)  # an element's alignment
             return builder.bitcast(compare(builder, values), ir.IntType(64))
 
         return types.uint64(x, at), codegen
@@ -59,7 +63,23 @@ inside = _mask(  # |x| < 1, the window of the straight-through estimator
     lambda v: np.abs(v) < 1,
 )
 
+positive = _mask(lambda b, v: b.fcmp_ordered(">", v, _same(v, 0)), lambda v: v > 0)
+
 if JIT:
+
+    @intrinsic
+    def keep(typingctx, word, x, at, out):
+        """out[at : at + 64] = x[at : at + 64] where the bit of the word is 1, 0 elsewhere. Out may be x."""
+
+        def codegen(context, builder, signature, args):
+            word, x, at, out = args
+            source, target = (_vector(context, builder, signature.args[i], args[i], at) for i in (1, 3))
+            mask = builder.bitcast(word, ir.VectorType(ir.IntType(1), 64))
+            values = builder.load(source, align=4)
+            builder.store(builder.select(mask, values, _same(values, 0)), target, align=4)
+            return context.get_dummy_value()
+
+        return types.void(word, x, at, out), codegen
 
     @intrinsic
     def popcount(typingctx, word):
@@ -71,6 +91,10 @@ if JIT:
         return types.int64(types.uint64), codegen
 
 else:
+
+    def keep(word, x, at, out):
+        bits = np.unpackbits(np.array([word]).view(np.uint8), bitorder="little")
+        out[at : at + 64] = np.where(bits, x[at : at + 64], 0)
 
     def popcount(word):
         return int(word).bit_count()
@@ -119,8 +143,11 @@ def unpack_rows(start, stop, words, x):
 @njit(**_OPTIONS)
 def clear_rows(start, stop, words, x):
     """x[r] = 0 in place wherever the bit of words[r] is 0."""
+    channels, flat = x.shape[1], x.reshape(-1)
     for r in range(start, stop):
-        for c in range(x.shape[1]):
+        for i in range(channels // 64):
+            keep(words[r, i], flat, r * channels + 64 * i, flat)
+        for c in range(channels - channels % 64, channels):
             x[r, c] *= np.int64((words[r, c >> 6] >> np.uint64(c & 63)) & np.uint64(1))
 
 
@@ -313,51 +340,66 @@ def batchnorm_dx(start, stop, x, dout, a, b, c, dx):
 
 
 @njit(**_OPTIONS)
-def relu(start, stop, x, out):
-    """out = max(x, 0) over flat arrays; NaN stays NaN."""
+def relu(start, stop, x, out, words):
+    """out = max(x, 0) over flat arrays, NaN stays NaN; bit i % 64 of word i // 64 tells whether x[i] > 0."""
     zero = x.dtype.type(0)  # a plain 0 would turn the whole loop into float64
+    rest = np.zeros(64, x.dtype)
     for i in range(start, stop):
-        v = x[i]
-        out[i] = zero if v <= zero else v
+        first, last = 64 * i, min(64 * i + 64, x.size)
+        if last - first == 64:
+            words[i] = positive(x, first)
+        else:
+            rest[: last - first] = x[first:last]
+            words[i] = positive(rest, 0)
+        for j in range(first, last):
+            out[j] = zero if x[j] <= zero else x[j]
 
 
 @njit(**_OPTIONS)
-def relu_dx(start, stop, out, dout, dx):
-    """dx = dout where the output was positive, 0 elsewhere, over flat arrays."""
-    zero = dx.dtype.type(0)
+def relu_dx(start, stop, words, dout, dx):
+    """dx = dout where the bit is 1, 0 elsewhere, over flat arrays."""
     for i in range(start, stop):
-        d = dout[i]
-        dx[i] = d if out[i] > zero else zero
+        if 64 * i + 64 <= dx.size:
+            keep(words[i], dout, 64 * i, dx)
+        else:
+            for j in range(64 * i, dx.size):
+                dx[j] = dout[j] if words[i] >> np.uint64(j - 64 * i) & np.uint64(1) else 0
 
 
 @njit(**_OPTIONS)
 def max_pool(start, stop, x, kh, kw, sh, sw, ph, pw, out, tap):
     """out = the largest value of each window, tap = where in the window it was (row-major, first of equals)."""
-    height, width = x.shape[1], x.shape[2]
+    height, width, channels = x.shape[1], x.shape[2], x.shape[3]
+    best, at = np.empty(channels, x.dtype), np.empty(channels, np.int32)  # local, so that LLVM knows they are apart
     for n in range(start, stop):
         for i in range(out.shape[1]):
             for j in range(out.shape[2]):
-                best, at = out[n, i, j], tap[n, i, j]
                 top, left = max(0, i * sh - ph), max(0, j * sw - pw)
                 first = (top - i * sh + ph) * kw + left - j * sw + pw
-                for c in range(best.size):
+                for c in range(channels):
                     best[c] = x[n, top, left, c]
                     at[c] = first
                 for y in range(top, min(height, i * sh - ph + kh)):
                     for z in range(left, min(width, j * sw - pw + kw)):
-                        here = np.uint8((y - i * sh + ph) * kw + z - j * sw + pw)
+                        here = np.int32((y - i * sh + ph) * kw + z - j * sw + pw)
                         row = x[n, y, z]
-                        for c in range(best.size):
+                        for c in range(channels):
                             larger = row[c] > best[c] or row[c] != row[c]  # a NaN must not be lost
                             at[c] = here if larger else at[c]
                             best[c] = row[c] if larger else best[c]
+                for c in range(channels):
+                    out[n, i, j, c] = best[c]
+                for c in range(channels):
+                    tap[n, i, j, c] = at[c]
 
 
 @njit(**_OPTIONS)
 def max_pool_dx(start, stop, dout, tap, kh, kw, sh, sw, ph, pw, dx):
-    """dx += dout at the tap that won; dx starts as zeros. Windows may overlap: one image is one thread's."""
+    """dx = the sum of dout over the windows that a value won. Windows may overlap: one image is one thread's."""
     height, width, zero = dx.shape[1], dx.shape[2], dx.dtype.type(0)
+    apart = sh >= kh and sw >= kw
     for n in range(start, stop):
+        dx[n] = zero  # here and not in a pass of its own: the image stays in the cache
         for i in range(dout.shape[1]):
             for j in range(dout.shape[2]):
                 d, at = dout[n, i, j], tap[n, i, j]
@@ -365,6 +407,10 @@ def max_pool_dx(start, stop, dout, tap, kh, kw, sh, sw, ph, pw, dx):
                     for z in range(max(0, j * sw - pw), min(width, j * sw - pw + kw)):
                         here = np.uint8((y - i * sh + ph) * kw + z - j * sw + pw)
                         row = dx[n, y, z]
-                        for c in range(d.size):
-                            v = d[c]
-                            row[c] += v if at[c] == here else zero
+                        if apart:
+                            for c in range(d.size):
+                                row[c] = d[c] if at[c] == here else zero
+                        else:
+                            for c in range(d.size):
+                                v = d[c]
+                                row[c] += v if at[c] == here else zero

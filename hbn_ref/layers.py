@@ -67,8 +67,8 @@ def batchnorm_inference(x, gamma, beta, mean, var, *, eps=EPS):
     return out
 
 
-def batchnorm_backward(dout, cache):
-    """Gradients of `batchnorm_forward`.
+def batchnorm_backward(dout, cache, in_place=False):
+    """Gradients of `batchnorm_forward`; ``in_place`` overwrites dout with dx.
 
     With M = N H W values a channel and inv = 1 / sqrt(var + eps), mean and var depend on every x, which gives
 
@@ -83,14 +83,14 @@ def batchnorm_backward(dout, cache):
     x, gamma, eps, mean, var = cache
     same_shape("dout", dout, x.shape)
     rows = x.reshape(-1, x.shape[-1])
-    d = np.ascontiguousarray(dout).reshape(rows.shape)
+    d = np.ascontiguousarray(dout, x.dtype).reshape(rows.shape)
     inv = 1 / np.sqrt(var + eps)
     dbeta, centred = _blocks(kernels.batchnorm_sums, rows, d, mean)
     dgamma = centred * inv
     a = gamma * inv  # dx = a dout + b x + c, with xhat = (x - mean) inv written out
     b = -a * inv * dgamma / len(rows)
     c = -a * dbeta / len(rows) - b * mean
-    dx = np.empty(x.shape, x.dtype)
+    dx = d.reshape(x.shape) if in_place else np.empty(x.shape, x.dtype)
     engine.run(
         kernels.batchnorm_dx, len(rows), rows, d, *(v.astype(x.dtype) for v in (a, b, c)), dx.reshape(rows.shape),
         work=x.size,
@@ -102,19 +102,20 @@ def batchnorm_backward(dout, cache):
 
 
 def relu_forward(x, in_place=False):
-    """``out = max(x, 0)``; the cache is the output itself. ``in_place`` overwrites x, which saves a map of memory."""
+    """``out = max(x, 0)``; the cache holds one bit a value. ``in_place`` overwrites x, which saves a map of memory."""
     x = np.ascontiguousarray(x)
-    out = x if in_place else np.empty(x.shape, x.dtype)
-    engine.run(kernels.relu, x.size, x.reshape(-1), out.reshape(-1), work=x.size)
-    return out, out
+    out, words = x if in_place else np.empty(x.shape, x.dtype), np.empty(-(-x.size // 64), np.uint64)
+    engine.run(kernels.relu, words.size, x.reshape(-1), out.reshape(-1), words, work=x.size)
+    return out, (words, x.shape, x.dtype)
 
 
 def relu_backward(dout, cache, in_place=False):
-    """``dx = dout 1[out > 0]``. ``in_place`` overwrites dout."""
-    same_shape("dout", dout, cache.shape)
-    dout = np.ascontiguousarray(dout)
-    dx = dout if in_place else np.empty(cache.shape, cache.dtype)
-    engine.run(kernels.relu_dx, dx.size, cache.reshape(-1), dout.reshape(-1), dx.reshape(-1), work=dx.size)
+    """``dx = dout 1[x > 0]``. ``in_place`` overwrites dout."""
+    words, shape, dtype = cache
+    same_shape("dout", dout, shape)
+    dout = np.ascontiguousarray(dout, dtype)
+    dx = dout if in_place else np.empty(shape, dtype)
+    engine.run(kernels.relu_dx, words.size, words, dout.reshape(-1), dx.reshape(-1), work=dx.size)
     return dx
 
 
@@ -181,7 +182,7 @@ def max_pool_backward(dout, cache):
     """Each gradient goes to the value that won its window (the first of equals)."""
     shape, tap, window, stride, padding = cache
     same_shape("dout", dout, tap.shape)
-    dx = np.zeros(shape, dout.dtype)
+    dx = np.empty(shape, dout.dtype)
     dout = np.ascontiguousarray(dout)
     engine.run(kernels.max_pool_dx, len(dx), dout, tap, *window, *stride, *padding, dx, work=dx.size)
     return dx
@@ -388,10 +389,11 @@ class XnorConv(BinaryWeightConv):
 
 
 class BatchNorm(Layer):
-    """BatchNorm over (N, H, W), with running statistics for evaluation."""
+    """BatchNorm over (N, H, W), with running statistics for evaluation. ``in_place`` overwrites dout, as in `ReLU`."""
 
-    def __init__(self, name, channels, dtype=np.float32):
+    def __init__(self, name, channels, dtype=np.float32, in_place=False):
         super().__init__(name)
+        self.in_place = in_place
         self.params = {"gamma": np.ones(channels, dtype), "beta": np.zeros(channels, dtype)}
         self.buffers = {"mean": np.zeros(channels), "var": np.ones(channels)}
         self.momentum = MOMENTUM
@@ -408,7 +410,7 @@ class BatchNorm(Layer):
         return out, cache
 
     def _backward(self, dout, cache):
-        dx, self.grads["gamma"], self.grads["beta"] = batchnorm_backward(dout, cache)
+        dx, self.grads["gamma"], self.grads["beta"] = batchnorm_backward(dout, cache, self.in_place)
         return dx
 
 
@@ -574,7 +576,8 @@ class Sequential(Layer):
 
 def _own(branch, x):
     """Return x, or a copy for a branch that begins by overwriting it while others still read it."""
-    return x.copy() if getattr(next(branch.walk(), None), "in_place", False) else x
+    first = next(branch.walk(), None)
+    return x.copy() if isinstance(first, ReLU) and first.in_place else x
 
 
 class Residual(Layer):

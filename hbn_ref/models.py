@@ -297,6 +297,11 @@ class _Builder:
                     text = str(error).removeprefix("x: ")
                     raise ValueError(f"{layer.name}: {text}; input_size {size} is too small for this network") from None
                 made.append(layer)
+                if isinstance(layer, layers.MaxPool) and isinstance(made[-2:][0], layers.ReLU):
+                    made[-2:] = (
+                        layer,
+                        made[-2],
+                    )  # max(relu(x)) = relu(max(x)), gradients too, and fewer values
         return made, shape
 
     def _unknown(self, item, shape):
@@ -324,15 +329,15 @@ class _Builder:
         geometry = {"stride": item["stride"], "padding": item["padding"]}
         if self._inputs_binary(name):
             options = {key: spec[key] for key in ("rule", "estimator", "pad_value", "scale")}
-            yield layers.BatchNorm(f"{name}.bn", shape[2])
+            yield layers.BatchNorm(f"{name}.bn", shape[2], in_place=True)
             yield layers.XnorConv(name, w, **geometry, **options)
         elif first or spec["variant"] == "fprec":
             begins = first and spec["definition"][0] is item
             yield layers.Conv(name, w, **geometry, need_dx=not begins)
-            yield layers.BatchNorm(f"{name}.bn", filters)
+            yield layers.BatchNorm(f"{name}.bn", filters, in_place=True)
         else:
             yield layers.BinaryWeightConv(name, w, **geometry, rule=spec["rule"])
-            yield layers.BatchNorm(f"{name}.bn", filters)
+            yield layers.BatchNorm(f"{name}.bn", filters, in_place=True)
         if item["relu"]:
             yield layers.ReLU(f"{name}.relu", in_place=True)
 
