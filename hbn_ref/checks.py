@@ -30,6 +30,8 @@ def float_array(name, x, ndim, like=None):
 
 def pair(name, value, least):
     """Return (vertical, horizontal) from one whole number or two, each at least ``least``."""
+    if type(value) is int and value >= least:  # nearly always
+        return value, value
     both = (value, value) if isinstance(value, (int, np.integer)) else value
     whole = isinstance(both, (tuple, list)) and len(both) == 2
     whole = whole and all(isinstance(v, (int, np.integer)) and not isinstance(v, bool) for v in both)

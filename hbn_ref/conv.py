@@ -86,21 +86,16 @@ def _padded(x, padding, fill=0):
     return _window(x, (-ph, height + ph), (-pw, width + pw), fill)
 
 
-@lru_cache(maxsize=512)
-def _tables(height, width, channels, kh, kw, sh, sw):
-    """(base, off) of one image of (height, width, channels) elements, already padded."""
+@lru_cache(maxsize=128)
+def _tables(shape, kernel, stride):
+    """(base, off) of a padded batch of ``shape`` (N, H, W, C), flat, each with spare rows (`kernels.spare`)."""
+    (n, height, width, channels), (kh, kw), (sh, sw) = shape, kernel, stride
     i, j = np.arange(0, height - kh + 1, sh), np.arange(0, width - kw + 1, sw)
     a, b, c = np.arange(kh), np.arange(kw), np.arange(channels)
-    base = (i[:, None] * width + j) * channels  # (Ho, Wo)
+    image = np.arange(n)[:, None, None] * height
+    base = ((image + i[:, None]) * width + j) * channels  # (N, Ho, Wo)
     off = (a[:, None, None] * width + b[:, None]) * channels + c  # (kh, kw, C)
-    return base.ravel(), off.ravel()
-
-
-def _gather_tables(xp, kernel, stride):
-    """(base, off) of a whole batch xp (N, Hp, Wp, C)."""
-    base, off = _tables(*xp.shape[1:], *kernel, *stride)
-    starts = np.arange(len(xp)) * xp[0].size
-    return (starts[:, None] + base).ravel(), off
+    return kernels.spare(base.ravel()), kernels.spare(off.ravel())
 
 
 def _whole_tiles(columns, width):
@@ -111,33 +106,27 @@ def _whole_tiles(columns, width):
     return np.concatenate([columns, np.zeros((*columns.shape[:-1], missing), columns.dtype)], axis=-1)
 
 
-def _rows(table, columns, dtype):
-    """(table, out) with spare rows for the products' blocks, for ``table`` rows of ``columns``."""
-    return kernels.spare(table), np.empty((len(table) + kernels.SPARE, columns), dtype)
-
-
 def _float_product(x, base, off, w):
-    """out[m] = sum_k x[base[m] + off[k]] * w[k], (M, C_out) for flat x and w (K, C_out)."""
-    width, filters = kernels.tile_width(w.shape[1]), w.shape[1]
+    """out[m] = sum_k x[base[m] + off[k]] * w[k], (M, C_out) for flat x, w (K, C_out) and tables with spare rows."""
+    (terms, filters), rows = w.shape, len(base) - kernels.SPARE
+    width = kernels.tile_width(filters)
     w = np.ascontiguousarray(_whole_tiles(w, width))
-    rows = len(base)
-    base, out = _rows(base, w.shape[1], x.dtype)
-    engine.run(kernels.float_gather[width], rows, x, base, off, w, out, work=rows * w.size)
+    out = np.empty((len(base), w.shape[1]), x.dtype)
+    engine.run(kernels.float_gather[width], rows, x, base, off[:terms], w, out, work=rows * w.size)
     return np.ascontiguousarray(out[:rows, :filters])
 
 
 def _correlate(xp, w, stride):
     """The sum at the top of this page, without padding: xp (N, Hp, Wp, C), w (kh, kw, C, O) -> (N, Ho, Wo, O)."""
-    (kh, kw), filters = w.shape[:2], w.shape[3]
-    size = output_size(xp.shape[1:3], (kh, kw), stride, (0, 0))
-    base, off = _gather_tables(xp, (kh, kw), stride)
+    size, filters = output_size(xp.shape[1:3], w.shape[:2], stride, (0, 0)), w.shape[3]
+    base, off = _tables(xp.shape, w.shape[:2], stride)
     return _float_product(xp.reshape(-1), base, off, w.reshape(-1, filters)).reshape(len(xp), *size, filters)
 
 
 def _weight_gradient(xp, dout, kernel, stride):
     """dw (kh, kw, C, O) from xp (N, Hp, Wp, C) and dout (N, Ho, Wo, O): the product with base and off exchanged."""
     filters, channels = dout.shape[3], xp.shape[3]
-    base, off = _gather_tables(xp, kernel, stride)
+    base, off = _tables(xp.shape, kernel, stride)
     return _float_product(xp.reshape(-1), off, base, dout.reshape(-1, filters)).reshape(*kernel, channels, filters)
 
 
@@ -277,15 +266,15 @@ def _binary_weight(w):
 # ------------------------------------------------------------------------------------------ fully binary
 
 
-@lru_cache(maxsize=512)
-def _border(height, width, kernel, stride, padding):
-    """Sort output pixels by which taps fall inside the map.
+@lru_cache(maxsize=128)
+def _border(batch, size, kernel, stride, padding):
+    """Sort the output pixels of a batch by which taps fall inside the map.
 
-    Returns kind (Ho * Wo,) and, for each kind, the rows of its first and last + 1 tap inside, and the columns:
-    four arrays. A 3x3 kernel with padding 1 has 9 kinds: four corners, four edges, the interior.
+    Returns the kind of each pixel, with spare rows, and, for each kind, the rows of its first and last + 1 tap inside,
+    and the columns: four arrays. A 3x3 kernel with padding 1 has 9 kinds: four corners, four edges, the interior.
     """
     ranges, kinds = [], []
-    for length, k, s, p in zip((height, width), kernel, stride, padding, strict=True):
+    for length, k, s, p in zip(size, kernel, stride, padding, strict=True):
         start = np.arange((length + 2 * p - k) // s + 1) * s - p
         lo, hi = np.clip(-start, 0, k), np.clip(length - start, 0, k)
         distinct, kind = np.unique(np.stack([lo, np.maximum(lo, hi)], axis=1), axis=0, return_inverse=True)
@@ -295,7 +284,7 @@ def _border(height, width, kernel, stride, padding):
     kind = (kinds[0][:, None] * len(columns) + kinds[1]).ravel()
     a0, a1 = np.repeat(rows, len(columns), axis=0).T
     b0, b1 = np.tile(columns, (len(rows), 1)).T
-    return kind, (a0, a1, b0, b1)
+    return kernels.spare(np.tile(kind, batch)), (a0, a1, b0, b1)
 
 
 @dataclass(frozen=True)
@@ -330,25 +319,24 @@ class PackedWeights:
         """Return ``W~ = alpha sign(w)``, (kh, kw, C_in, C_out)."""
         return np.ascontiguousarray((self.alpha * self.signs()).astype(dtype, copy=False))
 
-    def totals(self, size, stride, padding):
-        """Return (total, kind): what to take 2 popcount from, (kinds, C_out), for each kind of output pixel.
+    def totals(self, size, stride, padding, dtype):
+        """Return what to take 2 popcount from, (kinds of output pixels, C_out in whole tiles), for maps of ``size``.
 
         A padded tap is stored as zero bits and so counts as -1 against each weight: in place of 0 it adds
         ``-sum_c sign(w)``. For pad value 0 that sum, known from the weights, is given back for each tap outside the
         map. Worked out once for each size of map.
         """
-        if (size, stride, padding) not in self._totals:
+        key = size, stride, padding, dtype
+        if key not in self._totals:
             kh, kw, channels, filters = self.shape
-            total = np.full((1, filters), kh * kw * channels, np.int64)
-            kind, (a0, a1, b0, b1) = _border(*size, (kh, kw), stride, padding)
-            if self.pad_value != 0 or padding == (0, 0):
-                kind = np.zeros_like(kind)
-            else:
+            _, (a0, a1, b0, b1) = _border(1, size, (kh, kw), stride, padding)
+            total = np.full((len(a0), filters), kh * kw * channels)
+            if self.pad_value == 0:
                 area = np.zeros((kh + 1, kw + 1, filters), np.int64)  # area[a, b]: the taps above and left of (a, b)
                 area[1:, 1:] = self.tap_sums.cumsum(axis=0).cumsum(axis=1)
-                total = total + area[kh, kw] - (area[a1, b1] - area[a0, b1] - area[a1, b0] + area[a0, b0])
-            self._totals[size, stride, padding] = total, kind
-        return self._totals[size, stride, padding]
+                total += area[kh, kw] - (area[a1, b1] - area[a0, b1] - area[a1, b0] + area[a0, b0])
+            self._totals[key] = _whole_tiles(total.astype(dtype), self.words.shape[2])
+        return self._totals[key]
 
 
 def pack_weights(w, pad_value=0):
@@ -427,17 +415,17 @@ def xnor_conv2d_forward(
 def _count(words, dtype, packed, stride, padding, scale):
     """The packed product of words (N, H, W, ceil(C/64)) with packed weights, scaled, as floats."""
     kh, kw, channels, filters = packed.shape
-    size = output_size(words.shape[1:3], (kh, kw), stride, padding)
-    total, kind = packed.totals(words.shape[1:3], stride, padding)
+    inner, width = words.shape[1:3], packed.words.shape[2]
+    size = output_size(inner, (kh, kw), stride, padding)
+    total = packed.totals(inner, stride, padding, dtype)
+    kind, _ = _border(len(words), inner, (kh, kw), stride, padding)
     fill = bits.pack(np.ones(channels)) if packed.pad_value == 1 else np.uint64(0)
     xp = _padded(words, padding, fill)
-    base, off = _gather_tables(xp, (kh, kw), stride)
-    rows, width = len(base), packed.words.shape[2]
+    base, off = _tables(xp.shape, (kh, kw), stride)
+    rows, off = len(base) - kernels.SPARE, off[: packed.words.shape[1]]
     alpha = packed.alpha.astype(dtype, copy=False) if scale else np.ones(filters, dtype)
-    total, alpha = (_whole_tiles(columns, width) for columns in (total.astype(dtype), alpha))
-    base, out = _rows(base, len(alpha), dtype)
-    kind = kernels.spare(np.tile(kind, len(xp)))
-    args = (xp.reshape(-1), base, off, packed.words, total, kind, alpha, out)
+    out = np.empty((len(base), total.shape[1]), dtype)
+    args = (xp.reshape(-1), base, off, packed.words, total, kind, _whole_tiles(alpha, width), out)
     engine.run(kernels.xnor_gather[width], rows, *args, work=out.size * len(off))
     return np.ascontiguousarray(out[:rows, :filters]).reshape(len(words), *size, filters)
 

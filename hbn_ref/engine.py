@@ -117,8 +117,8 @@ def run(kernel, n, *args, work=0):
     is replaced by its vector twin where `get_kernel` says so, except for float64, the type of checks and not of speed.
     """
     global _pool
-    if get_kernel() == "vector" and not any(getattr(array, "dtype", None) == np.float64 for array in args):
-        kernel = _twins().get(kernel, kernel)
+    if get_kernel() == "vector" and kernel in _twins() and all(array.dtype.char != "d" for array in args):
+        kernel = _twins()[kernel]
     if _threads == 1 or work < 500_000 or not kernels.JIT:
         return bool(kernel(0, n, *args))
     count, pool = _threads, _pool  # another Python thread may change the globals meanwhile
