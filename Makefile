@@ -3,8 +3,12 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO ?=
+BENCH ?=
+KERNEL_TESTS := tests/test_simd.py tests/test_engine.py tests/test_bits.py tests/test_conv.py
+# PyTorch's own index has the build without CUDA, a tenth of the size
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
-.PHONY: demo test test-nojit test-all lint clean
+.PHONY: demo test test-nojit test-cpus test-all bench bench-peers lint clean
 
 $(VENV)/.done: requirements.txt
 	$(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install -q -r requirements.txt && touch $@
@@ -18,8 +22,18 @@ test: $(VENV)/.done  ## the tests, without the long ones
 test-nojit: $(VENV)/.done  ## the same tests on small shapes, kernels as plain Python
 	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest -m "not slow"
 
+test-cpus: $(VENV)/.done  ## the kernels' tests, compiled as for other x86 processors: AVX2, and no vectors at all
+	NUMBA_CPU_NAME=haswell NUMBA_CPU_FEATURES=+avx2,+fma,+popcnt $(BIN)/python -m pytest $(KERNEL_TESTS)
+	NUMBA_CPU_NAME=generic $(BIN)/python -m pytest $(KERNEL_TESTS)
+
 test-all: $(VENV)/.done  ## the long ones too
 	$(BIN)/python -m pytest
+
+bench: $(VENV)/.done  ## four tables of timings, into runs/bench
+	$(BIN)/python -m benchmarks $(BENCH)
+
+bench-peers: $(VENV)/.done  ## PyTorch and OpenVINO, to be measured against
+	$(BIN)/python -m pip install "torch==2.13.0" openvino --extra-index-url $(TORCH_INDEX)
 
 lint: $(VENV)/.done
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -90,12 +90,13 @@ def set_kernel(name):
 @contextmanager
 def kernel(name):
     """Within the block, use "plain" or "vector" kernels."""
+    global _kernel
     before = _kernel
     set_kernel(name)
     try:
         yield
     finally:
-        set_kernel(before)
+        _kernel = before
 
 
 @lru_cache(maxsize=1)

@@ -63,7 +63,7 @@ inside = _mask(  # |x| < 1, the window of the straight-through estimator
     lambda v: np.abs(v) < 1,
 )
 
-positive = _mask(lambda b, v: b.fcmp_ordered(">", v, _same(v, 0)), lambda v: v > 0)
+positive = _mask(lambda b, v: b.fcmp_unordered(">", v, _same(v, 0)), lambda v: ~(v <= 0))  # or NaN
 
 if JIT:
 
@@ -148,7 +148,8 @@ def clear_rows(start, stop, words, x):
         for i in range(channels // 64):
             keep(words[r, i], flat, r * channels + 64 * i, flat)
         for c in range(channels - channels % 64, channels):
-            x[r, c] *= np.int64((words[r, c >> 6] >> np.uint64(c & 63)) & np.uint64(1))
+            if not words[r, c >> 6] >> np.uint64(c & 63) & np.uint64(1):
+                x[r, c] = 0
 
 
 @njit(**_OPTIONS)
@@ -341,18 +342,18 @@ def batchnorm_dx(start, stop, x, dout, a, b, c, dx):
 
 @njit(**_OPTIONS)
 def relu(start, stop, x, out, words):
-    """out = max(x, 0) over flat arrays, NaN stays NaN; bit i % 64 of word i // 64 tells whether x[i] > 0."""
-    zero = x.dtype.type(0)  # a plain 0 would turn the whole loop into float64
+    """out = max(x, 0) over flat arrays, NaN stays NaN; bit i % 64 of word i // 64 tells which values stay."""
     rest = np.zeros(64, x.dtype)
     for i in range(start, stop):
         first, last = 64 * i, min(64 * i + 64, x.size)
         if last - first == 64:
             words[i] = positive(x, first)
+            keep(words[i], x, first, out)
         else:
             rest[: last - first] = x[first:last]
             words[i] = positive(rest, 0)
-        for j in range(first, last):
-            out[j] = zero if x[j] <= zero else x[j]
+            keep(words[i], rest, 0, rest)
+            out[first:last] = rest[: last - first]
 
 
 @njit(**_OPTIONS)
@@ -375,18 +376,18 @@ def max_pool(start, stop, x, kh, kw, sh, sw, ph, pw, out, tap):
         for i in range(out.shape[1]):
             for j in range(out.shape[2]):
                 top, left = max(0, i * sh - ph), max(0, j * sw - pw)
-                first = (top - i * sh + ph) * kw + left - j * sw + pw
+                first = np.int32((top - i * sh + ph) * kw + left - j * sw + pw)
                 for c in range(channels):
                     best[c] = x[n, top, left, c]
                     at[c] = first
                 for y in range(top, min(height, i * sh - ph + kh)):
                     for z in range(left, min(width, j * sw - pw + kw)):
                         here = np.int32((y - i * sh + ph) * kw + z - j * sw + pw)
-                        row = x[n, y, z]
                         for c in range(channels):
-                            larger = row[c] > best[c] or row[c] != row[c]  # a NaN must not be lost
+                            v, b = x[n, y, z, c], best[c]
+                            larger = (v > b) | (v != v)  # a NaN must not be lost; `or` would be a branch a value
                             at[c] = here if larger else at[c]
-                            best[c] = row[c] if larger else best[c]
+                            best[c] = v if larger else b
                 for c in range(channels):
                     out[n, i, j, c] = best[c]
                 for c in range(channels):
@@ -396,21 +397,14 @@ def max_pool(start, stop, x, kh, kw, sh, sw, ph, pw, out, tap):
 @njit(**_OPTIONS)
 def max_pool_dx(start, stop, dout, tap, kh, kw, sh, sw, ph, pw, dx):
     """dx = the sum of dout over the windows that a value won. Windows may overlap: one image is one thread's."""
-    height, width, zero = dx.shape[1], dx.shape[2], dx.dtype.type(0)
-    apart = sh >= kh and sw >= kw
+    height, width, channels, zero = dx.shape[1], dx.shape[2], dx.shape[3], dx.dtype.type(0)
     for n in range(start, stop):
         dx[n] = zero  # here and not in a pass of its own: the image stays in the cache
         for i in range(dout.shape[1]):
             for j in range(dout.shape[2]):
-                d, at = dout[n, i, j], tap[n, i, j]
                 for y in range(max(0, i * sh - ph), min(height, i * sh - ph + kh)):
                     for z in range(max(0, j * sw - pw), min(width, j * sw - pw + kw)):
                         here = np.uint8((y - i * sh + ph) * kw + z - j * sw + pw)
-                        row = dx[n, y, z]
-                        if apart:
-                            for c in range(d.size):
-                                row[c] = d[c] if at[c] == here else zero
-                        else:
-                            for c in range(d.size):
-                                v = d[c]
-                                row[c] += v if at[c] == here else zero
+                        for c in range(channels):
+                            v = dout[n, i, j, c]
+                            dx[n, y, z, c] += v if tap[n, i, j, c] == here else zero

@@ -1,4 +1,4 @@
-"""The engine room's second engine: the products of `kernels`, with the processor's vector registers held by hand.
+"""The products of `kernels` once more, with the processor's vector registers held by hand.
 
 A compiler given the plain loops decides for itself what stays in registers, and often sends its sums to memory and
 back. Here a sum is a **block**: ``rows`` output pixels times ``lanes`` output channels, one variable, in registers
@@ -16,8 +16,8 @@ The product is ``popcount(x ^ w)`` for words and ``x * w`` for floats. That is a
 
 Numba has no vector type, but lets us add one: `Block` tells it that such a variable is LLVM's ``[rows x <lanes x T>]``,
 and each ``@intrinsic`` below tells it what LLVM code one operation on a block becomes. LLVM then splits ``lanes`` over
-as many registers as this processor needs: 32 words are four registers of AVX-512. How large a block may be follows from
-how many registers there are (`BLOCKS`); one that does not fit would go to memory at every step.
+as many registers as it takes: 32 words are four of AVX-512. A block that does not fit the processor's registers would
+go to memory at every step, so there is a size for each kind of processor (`BLOCKS`).
 
 The kernels at the end read like any Numba code, take what their plain twins in `kernels` take, and return the same:
 integers exactly, floats up to the rounding of a sum. `engine.run` puts them in their twins' place.
@@ -239,16 +239,11 @@ def _make_float_gather(rows, lanes):
     return float_gather
 
 
-@lru_cache(maxsize=1)
-def _blocks():
-    return BLOCKS.get(register_bits(), BLOCKS[128])
-
-
 def xnor_gather():
     """The packed product for this processor; serves tiles of any width that a block's lanes divide."""
-    return _make_xnor_gather(*_blocks()[0])
+    return _make_xnor_gather(*BLOCKS.get(register_bits(), BLOCKS[128])[0])
 
 
 def float_gather(width):
     """The float product for this processor, for tiles of 64 or 32 columns."""
-    return _make_float_gather(*_blocks()[1 if width == 64 else 2])
+    return _make_float_gather(*BLOCKS.get(register_bits(), BLOCKS[128])[1 if width == 64 else 2])

@@ -1,4 +1,4 @@
-"""What the test files share: the JIT switch, hypothesis settings, seeded arrays, comparisons.
+"""What the test files share: the JIT switch, the kernels, hypothesis settings, seeded arrays, comparisons.
 
 With NUMBA_DISABLE_JIT=1 the kernels run as plain Python: the same tests then take a thinned grid of small
 shapes.
@@ -11,7 +11,10 @@ import numpy as np
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
+from hbn_ref import engine
+
 JIT = not numba.config.DISABLE_JIT
+KERNELS = ("plain", "vector") if JIT else ("plain",)  # without the compiler there are no vector kernels
 
 settings.register_profile(
     "hbn_ref",
@@ -34,6 +37,15 @@ def thin(cases, keep):
     if JIT or len(cases) <= keep:
         return cases
     return [cases[round(k * (len(cases) - 1) / (keep - 1))] for k in range(keep)]
+
+
+def by_each_kernel(function, *args, **options):
+    """{kernel: what function returns with it}. Only float32 and integers ever reach the vector kernels."""
+    results = {}
+    for name in KERNELS:
+        with engine.kernel(name):
+            results[name] = function(*args, **options)
+    return results
 
 
 def random_arrays(seed, *shapes, dtype=np.float64):

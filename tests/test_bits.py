@@ -3,11 +3,11 @@
 import hypothesis.extra.numpy as hnp
 import numpy as np
 import pytest
-from conftest import JIT, WORD_CHANNELS, random_arrays, thin, with_zeros
+from conftest import JIT, WORD_CHANNELS, by_each_kernel, random_arrays, thin, with_zeros
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hbn_ref import bits, reference
+from hbn_ref import bits, kernels, reference
 from hbn_ref.testing import check_pack
 
 ALL_ONES = (1 << 64) - 1
@@ -131,24 +131,119 @@ def test_xnor_matmul_by_hand():
 def test_xnor_matmul_is_exact(n, rows, columns):
     a, b = random_arrays(n, (rows, n), (columns, n))
     a, b = with_zeros(a), with_zeros(b, seed=1)
-    product = bits.xnor_matmul(bits.pack(a), bits.pack(b), n)
-    assert product.dtype == np.int32
-    assert np.array_equal(product, reference.sign(a) @ reference.sign(b).T)
+    expected = reference.sign(a) @ reference.sign(b).T
+    for name, product in by_each_kernel(bits.xnor_matmul, bits.pack(a), bits.pack(b), n).items():
+        assert product.dtype == np.int32
+        assert np.array_equal(product, expected), name
 
 
 @given(n=st.integers(1, 200), rows=st.integers(1, 6), columns=st.integers(1, 6), seed=st.integers(0, 2**32))
 def test_xnor_matmul_of_any_size_is_exact(n, rows, columns, seed):
     a, b = random_arrays(seed, (rows, n), (columns, n))
-    product = bits.xnor_matmul(bits.pack(a), bits.pack(b), n)
-    assert np.array_equal(product, reference.xnor_matmul(reference.pack(a), reference.pack(b), n))
-    assert np.array_equal(product, reference.sign(a) @ reference.sign(b).T)
+    expected = reference.xnor_matmul(reference.pack(a), reference.pack(b), n)
+    assert np.array_equal(expected, reference.sign(a) @ reference.sign(b).T)
+    for name, product in by_each_kernel(bits.xnor_matmul, bits.pack(a), bits.pack(b), n).items():
+        assert np.array_equal(product, expected), name
 
 
 def test_xnor_matmul_counts_beyond_16_bits():
     n = 40_000 if JIT else 33_000
     ones = np.ones((1, n), np.float32)
-    same = bits.xnor_matmul(bits.pack(ones), bits.pack(np.concatenate([ones, -ones])), n)
-    assert same.tolist() == [[n, -n]]
+    both = np.concatenate([ones, -ones])
+    for name, product in by_each_kernel(bits.xnor_matmul, bits.pack(ones), bits.pack(both), n).items():
+        assert product.tolist() == [[n, -n]], name
+
+
+# ------------------------------------------------------- masks: kernels that make words of floats, or obey them
+
+FLOATS = pytest.mark.parametrize("dtype", [np.float32, np.float64])
+LENGTHS = pytest.mark.parametrize("length", [1, 63, 64, 65, 127, 128, 200])  # values in a row: around the words
+
+
+def hard(seed, shape, dtype):
+    """Random values, about half of them zeros, ones, their neighbours, denormals, infinities or NaN."""
+    near = [np.nextafter(dtype(a), dtype(b)) for a in (0, 1, -1) for b in (-2, 2)]
+    rng, special = np.random.default_rng(seed), [0.0, -0.0, 1.0, -1.0, np.inf, -np.inf, np.nan, *near]
+    x = np.where(rng.random(shape) < 0.5, rng.choice(special, shape), rng.standard_normal(shape))
+    return x.astype(dtype)
+
+
+def words_of(mask):
+    """The words of a table of booleans, bit by bit."""
+    padded = np.zeros((len(mask), 64 * bits.words_for(mask.shape[1])), bool)
+    padded[:, : mask.shape[1]] = mask
+    return np.packbits(padded, axis=1, bitorder="little").view("<u8").astype(np.uint64)
+
+
+@FLOATS
+@LENGTHS
+@pytest.mark.parametrize(
+    ("kernel", "mask"), [(kernels.pack_signs, lambda x: x >= 0), (kernels.pack_inside, lambda x: np.abs(x) < 1)]
+)
+def test_masks_of_rows_are_what_numpy_compares(kernel, mask, length, dtype):
+    x = hard(length, (5, length), dtype)
+    words = np.full((5, bits.words_for(length)), 7, np.uint64)
+    kernel(1, 4, x, words)
+    assert np.array_equal(words[1:4], words_of(mask(x))[1:4])
+    assert np.all(words[[0, 4]] == 7)  # other rows may be another thread's
+
+
+@FLOATS
+@LENGTHS
+def test_a_single_nan_is_noticed_wherever_it_is(length, dtype):
+    for at in {0, 31, 63, 64, length - 65, length - 2, length - 1} & set(range(length)):
+        x = np.where(np.arange(3 * length) % 2, np.inf, -1).reshape(3, length).astype(dtype)
+        words = np.empty((3, bits.words_for(length)), np.uint64)
+        assert not kernels.pack_signs(0, 3, x, words)
+        x[1, at] = np.nan
+        assert kernels.pack_signs(0, 3, x, words)
+        assert not kernels.pack_signs(2, 3, x, words)
+
+
+@FLOATS
+@LENGTHS
+def test_rows_are_cleared_where_the_bit_is_zero(length, dtype):
+    x, keep = random_arrays(length, (5, length), dtype=dtype), random_arrays(1, (5, length)) > 0
+    x[random_arrays(2, (5, length)) > 1] = np.inf
+    expected = np.where(keep, x, 0)
+    expected[[0, 4]] = x[[0, 4]]
+    kernels.clear_rows(1, 4, words_of(keep), x)
+    assert np.array_equal(x, expected)
+
+
+@FLOATS
+@LENGTHS
+@pytest.mark.parametrize("in_place", [False, True])
+def test_relu_keeps_positive_values_and_nan_and_a_bit_for_each(in_place, length, dtype):
+    x = hard(length, (3 * length,), dtype)  # flat: 3, 189, 192, ... values
+    before, words = x.copy(), np.full(bits.words_for(x.size), 7, np.uint64)
+    out = x if in_place else np.empty_like(x)
+    kernels.relu(0, words.size, x, out, words)
+    assert np.array_equal(out, np.where(before <= 0, 0, before), equal_nan=True)
+    assert np.array_equal(words, words_of(~(before[None] <= 0))[0])
+
+
+@FLOATS
+@LENGTHS
+@pytest.mark.parametrize("in_place", [False, True])
+def test_gradient_of_relu_passes_where_the_bit_is_one(in_place, length, dtype):
+    dout, keep = hard(length, (3 * length,), dtype), random_arrays(1, (3 * length,)) > 0
+    expected, dx = np.where(keep, dout, 0), dout if in_place else np.full_like(dout, 7)
+    words = words_of(keep[None])[0]
+    kernels.relu_dx(0, words.size, words, dout, dx)
+    assert np.array_equal(dx, expected, equal_nan=True)
+
+
+@FLOATS
+def test_relu_and_its_gradient_write_only_the_words_they_are_given(dtype):
+    x = hard(0, (300,), dtype)
+    out, words = np.full(300, 7, dtype), np.full(5, 7, np.uint64)
+    kernels.relu(1, 4, x, out, words)
+    dx = np.full(300, 7, dtype)
+    kernels.relu_dx(1, 4, words_of(x[None] > 0)[0], x, dx)
+    for array in (out, dx):
+        assert np.all(array[:64] == 7) and np.all(array[256:] == 7) and not np.all(array[64:256] == 7)
+    assert words[0] == words[4] == 7
 
 
 # ------------------------------------------------------------------------------------------------ errors

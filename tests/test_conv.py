@@ -11,9 +11,11 @@ import pytest
 from conftest import (
     BINARY_CHANNELS,
     JIT,
+    KERNELS,
     SURROGATES,
     arrays_in,
     assert_close,
+    by_each_kernel,
     convolutions,
     random_arrays,
     table_case,
@@ -51,42 +53,66 @@ def counts(x, w, **options):
 # ------------------------------------------------------------- counts: packed = float convolution of signs
 
 
-@pytest.mark.parametrize("kernel", range(1, 8))
-@pytest.mark.parametrize("channels", BINARY_CHANNELS)
-def test_packed_convolution_counts_exactly(channels, kernel):
+def table(channels, kernel):
+    """The float32 cases of the table for these channels and this kernel: every stride, padding and border."""
     grid = itertools.product((1, 2, 3), (0, 1, 2, 3), (0, 1))
     for k, (stride, padding, pad_value) in enumerate(thin(grid, 3)):
         number = 31 * channels + 7 * kernel + k
         x, w, options = table_case(number, channels, kernel, stride, padding, pad_value)
-        x, w = x.astype(np.float32), w.astype(np.float32)
+        yield x.astype(np.float32), w.astype(np.float32), options
+
+
+@pytest.mark.parametrize("kernel", range(1, 8))
+@pytest.mark.parametrize("channels", BINARY_CHANNELS)
+def test_packed_convolution_counts_exactly(channels, kernel):
+    for x, w, options in table(channels, kernel):
         expected = reference.conv2d_forward(reference.sign(x), reference.sign(w), **options)
-        got = counts(x, w, **options)
-        assert got.dtype == np.float32
-        assert np.array_equal(got, expected), f"x {x.shape}, w {w.shape}, {options}"
+        for name, got in by_each_kernel(counts, x, w, **options).items():
+            assert got.dtype == np.float32
+            assert np.array_equal(got, expected), f"{name}: x {x.shape}, w {w.shape}, {options}"
 
 
-def test_packed_convolution_passes_the_kit():
-    check_xnor_conv(counts, max_cases=None if JIT else 40)
+@pytest.mark.skipif(not JIT, reason="without the JIT there are only the plain kernels")
+@pytest.mark.parametrize("kernel", range(1, 8))
+@pytest.mark.parametrize("channels", BINARY_CHANNELS)
+def test_plain_and_vector_kernels_give_the_same_bits_with_alpha_too(channels, kernel):
+    for x, w, options in table(channels, kernel):
+        got = by_each_kernel(conv.xnor_conv2d_forward, x, w, need_cache=False, **options)
+        plain, vector = got["plain"][0], got["vector"][0]
+        assert plain.tobytes() == vector.tobytes(), f"x {x.shape}, w {w.shape}, {options}"
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_packed_convolution_passes_the_kit(name):
+    with engine.kernel(name):
+        check_xnor_conv(counts, max_cases=None if JIT else 40)
+
+
+def test_packed_convolution_of_float64_passes_the_kit():
     check_xnor_conv(counts, dtype=np.float64, max_cases=60 if JIT else 10)
 
 
-def test_packed_convolution_passes_the_kit_with_a_border_of_minus_ones():
-    check_xnor_conv(counts, pad_values=(-1,), max_cases=None if JIT else 20)
+@pytest.mark.parametrize("name", KERNELS)
+def test_packed_convolution_passes_the_kit_with_a_border_of_minus_ones(name):
+    with engine.kernel(name):
+        check_xnor_conv(counts, pad_values=(-1,), max_cases=None if JIT else 20)
 
 
 @given(convolutions())
 def test_any_packed_convolution_counts_exactly(case):
     x, w, options = case
     expected = reference.xnor_conv2d_forward(x, w, scale=False, **options)
-    got = counts(x, w, **options)
-    assert got.dtype == x.dtype
-    assert np.array_equal(got, expected)
+    for name, got in by_each_kernel(counts, x, w, **options).items():
+        assert got.dtype == x.dtype
+        assert np.array_equal(got, expected), name
 
 
 @pytest.mark.parametrize("c_out", thin([1, 2, 7, 8, 9, 31, 64, 65, 127, 128, 129, 200, 256, 300], 4))
 def test_any_number_of_filters_counts_exactly(c_out):
     x, w = random_arrays(c_out, (2, 4, 3, 65), (3, 3, 65, c_out), dtype=np.float32)
-    assert np.array_equal(counts(x, w, padding=1), reference.xnor_conv2d_forward(x, w, padding=1, scale=False))
+    expected = reference.xnor_conv2d_forward(x, w, padding=1, scale=False)
+    for name, got in by_each_kernel(counts, x, w, padding=1).items():
+        assert np.array_equal(got, expected), name
 
 
 def test_an_image_counts_the_same_alone_and_in_a_batch():
@@ -173,6 +199,28 @@ def test_float_convolution_equals_the_reference_for_every_stride_and_padding(kin
         x, w, options = table_case(11 * kernel + k, 2 + k % 4, kernel, stride, padding, 0)
         del options["pad_value"]
         assert_equals_reference(kind, x.astype(np.float32), w.astype(np.float32), options, TOLERANCE[np.float32])
+
+
+def real_passes(x, w, options):
+    """(out, dx, dw) of the real convolution, with small whole numbers made of out for dout."""
+    out, cache = conv.conv2d_forward(x, w, **options)
+    return (out, *conv.conv2d_backward(out % 16, cache))
+
+
+@pytest.mark.parametrize("kernel", range(1, 8))
+def test_real_convolution_of_whole_numbers_is_exact(kernel):
+    """Sums of small whole numbers are not rounded: no order of the terms excuses a difference."""
+    for k, (stride, padding) in enumerate(thin(itertools.product((1, 2, 3), (0, 1, 2, 3)), 4)):
+        channels = (1, 3, 33, 64)[k % 4 if JIT else k % 2]  # 64 channels of a 3 x 3 kernel are 576 products
+        x, w, options = table_case(13 * kernel + k, channels, kernel, stride, padding, 0)
+        del options["pad_value"]
+        x, w = np.round(3 * x).astype(np.float32), np.round(3 * w).astype(np.float32)
+        out = reference.conv2d_forward(x, w, **options)
+        expected = (out, *reference.conv2d_backward(out % 16, x, w, **options))
+        for name, got in by_each_kernel(real_passes, x, w, options).items():
+            for what, a, b in zip(("out", "dx", "dw"), got, expected, strict=True):
+                assert a.dtype == np.float32
+                assert np.array_equal(a, b), f"{what}, {name}: x {x.shape}, w {w.shape}, {options}"
 
 
 @pytest.mark.parametrize("kernel", range(1, 6))

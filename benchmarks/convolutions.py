@@ -1,0 +1,127 @@
+"""Table 2: packed convolutions beside PyTorch's and NumPy's float ones and OpenVINO's binary one.
+
+Ours: float channels-last in, float out, weights packed beforehand, scaled by alpha. PyTorch and OpenVINO get the layout
+they like best and the other; NumPy is a matrix product over copied patches. Before anything is timed, every contender's
+output is compared with ours.
+"""
+
+import statistics
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from hbn_ref import binarize, conv, engine
+
+from . import shapes
+from .clock import geometric_mean, kernel_seconds, medians, repeated
+
+TORCH, OPENVINO = ("PyTorch nchw", "PyTorch nhwc"), ("OpenVINO nchw", "OpenVINO nhwc")
+
+
+def _numpy(x, w, padding, threads):
+    """im2col and BLAS: the usual float convolution in NumPy."""
+    kh, kw, channels, filters = w.shape
+    flat = np.ascontiguousarray(w.reshape(-1, filters))
+
+    def call():
+        xp = np.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+        patches = np.lib.stride_tricks.sliding_window_view(xp, (kh, kw), axis=(1, 2))  # (N, Ho, Wo, C, kh, kw)
+        rows = patches.transpose(0, 1, 2, 4, 5, 3).reshape(-1, kh * kw * channels)
+        return (rows @ flat).reshape(*patches.shape[:3], filters)
+
+    def timed(n):
+        with threadpool_limits(threads, user_api="blas"):
+            return repeated(call)(n)
+
+    return call(), timed
+
+
+def _same(name, shape, got, expected, exact):
+    if not (np.array_equal(got, expected) if exact else np.allclose(got, expected, rtol=1e-4, atol=1e-4)):
+        worst = np.abs(got - expected).max()
+        raise AssertionError(f"{name} and hbn_ref differ on {shape.name} by {worst:g}: nothing to compare")
+
+
+def _contenders(shape, batch, threads, torch, openvino):
+    x, w = shapes.tensors(shape, batch)
+    packed, padding = conv.pack_weights(w), shape.padding
+
+    def ours(kernel):
+        def timed(n):
+            with engine.kernel(kernel):
+                return repeated(lambda: conv.xnor_conv2d_forward(x, packed, padding=padding, need_cache=False))(n)
+
+        return timed
+
+    def parts(n):
+        with kernel_seconds() as seen:
+            ours("vector")(n)
+        return [statistics.median(seen[kernel]) for kernel in ("pack_signs", "xnor_gather")]
+
+    counts, _ = conv.xnor_conv2d_forward(x, packed, padding=padding, scale=False, need_cache=False)
+    scaled, _ = conv.xnor_conv2d_forward(x, packed, padding=padding, need_cache=False)
+    signs = {"x": binarize.sign(x), "w": binarize.sign(w)}
+    contenders = {"vector": ours("vector"), "plain": ours("plain")}
+    out, contenders["NumPy"] = _numpy(signs["x"], signs["w"], padding, threads)
+    _same("NumPy", shape, out, counts, exact=True)
+    if torch:
+        for name in TORCH:
+            out, contenders[name] = torch.ask("convolution", signs, padding=padding, layout=name.split()[1])
+            _same(name, shape, out, counts, exact=True)
+    if openvino:
+        arrays = {"x": x, "w": w, "alpha": packed.alpha}
+        for name in OPENVINO:
+            out, contenders[name] = openvino.ask("convolution", arrays, padding=padding, layout=name.split()[1])
+            _same(name, shape, out, scaled, exact=True)
+    return contenders, parts
+
+
+def measure(rounds, threads, torch, openvino):
+    """Table 2 as plain numbers; seconds a call."""
+    rows = []
+    for batch in shapes.BATCHES:
+        for shape in shapes.SHAPES:
+            contenders, parts = _contenders(shape, batch, threads, torch, openvino)
+            seconds = medians(contenders, rounds)
+            pack, product = np.median([parts(5) for _ in range(rounds)], axis=0)
+            row = {
+                "layer": shape.name, "batch": batch, "seconds": seconds,
+                "parts": {"pack": pack, "product": product, "rest": max(seconds["vector"] - pack - product, 0)},
+            }  # fmt: skip
+            if torch:
+                row["torch"] = min(seconds[name] for name in TORCH) / seconds["vector"]
+            rows.append(row)
+    return {"rows": rows, "summary": _summary(rows, torch, openvino)}
+
+
+def _summary(rows, torch, openvino):
+    """The ratios that the README quotes: a peer's time divided by ours."""
+    found = {}
+    if torch:
+        for batch in shapes.BATCHES:
+            ratios = [row["torch"] for row in rows if row["batch"] == batch]
+            found[f"PyTorch, batch {batch}"] = {"worst": min(ratios), "median": statistics.median(ratios)}
+    if openvino:
+        for name in OPENVINO:
+            ratios = [row["seconds"][name] / row["seconds"]["vector"] for row in rows]
+            found[name] = {"geometric mean": geometric_mean(ratios), "worst": min(ratios)}
+    return found
+
+
+def lines(table):
+    """Table 2 as (title, rows, remarks)."""
+    rows = []
+    for row in table["rows"]:
+        shown = {"layer": row["layer"], "batch": row["batch"]}
+        for name, seconds in row["seconds"].items():
+            shown[f"{name}, us"] = f"{1e6 * seconds:,.0f}"
+        for part, seconds in row["parts"].items():
+            shown[part] = f"{1e6 * seconds:,.0f}"
+        if "torch" in row:
+            shown["PyTorch / ours"] = f"{row['torch']:.1f}"
+        rows.append(shown)
+    remarks = [
+        f"{name} / ours: " + ", ".join(f"{what} {value:.2f}" for what, value in values.items())
+        for name, values in table["summary"].items()
+    ]
+    return "2. Convolutions: microseconds; pack, product and rest are parts of vector", rows, remarks

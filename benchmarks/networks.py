@@ -1,0 +1,91 @@
+"""Table 4: whole networks, one image at a time, beside PyTorch and beside what counting operations predicts."""
+
+import json
+
+import numpy as np
+
+from hbn_ref import cost, layers, models
+
+from .clock import medians, repeated
+
+NETWORKS = {"sketchanet": (225, 1, 250), "resnet18": (225, 3, 250)}  # input size, channels, classes, as in the paper
+TORCH = ("PyTorch nchw", "PyTorch nhwc")
+
+
+def _variants(name):
+    return ["fprec", "wbin", *(key.partition("-")[2] for key in models.HYBRIDS if key.startswith(name + "-")), "fbin"]
+
+
+def _until(definition, name):
+    """The items of a definition before the convolution ``name``."""
+    names = [item.get("name") for item in definition]
+    return definition[: names.index(name)]
+
+
+def _cut(model, name):
+    """The layers of a model before the convolution ``name`` and its BatchNorm."""
+    names = [layer.name for layer in model.layers]
+    return layers.Sequential(model.layers[: min(names.index(name), names.index(name + ".bn"))])
+
+
+def _rows(name, rounds, torch, stop=None):
+    size, channels, classes = NETWORKS[name]
+    x = np.random.default_rng(0).standard_normal((1, size, size, channels)).astype(np.float32)
+    options = {"num_classes": classes, "in_channels": channels, "input_size": size}
+    contenders, operations = {}, {}
+    for variant in _variants(name):
+        model = models.build(f"{name}-{variant}", **options)
+        table = cost.table(model)["layers"]
+        if stop:
+            names = [row["layer"] for row in table]
+            table, model = table[: names.index(stop)], _cut(model, stop)
+        operations[variant] = cost.equivalent_ops(*(sum(row[k] for row in table) for k in ("macs_real", "macs_binary")))
+        held = layers.packed_weights(model)
+        held.__enter__()  # for as long as the model lives: weights packed once
+        contenders[variant] = repeated(lambda model=model, held=held: model.forward(x))
+        if variant == "fprec" and torch:
+            whole = models.build(f"{name}-fprec", **options)
+            definition = whole.spec["definition"]
+            arrays = {**whole.state(), "x": x}
+            task = {"definition": json.dumps(_until(definition, stop) if stop else definition)}
+            for peer in TORCH:
+                out, contenders[peer] = torch.ask("forward", arrays, layout=peer.split()[1], **task)
+                if not np.allclose(out, model.forward(x), rtol=1e-3, atol=1e-3):
+                    raise AssertionError(f"{peer} computes something else than hbn_ref")
+    seconds = medians(contenders, rounds)
+    float_time = min(seconds[peer] for peer in TORCH) if torch else None
+    label = f"{name} without {stop} and after" if stop else name
+    return [
+        {
+            "network": label, "variant": variant, "seconds": value,
+            "torch": float_time / value if torch else None,
+            "ours": seconds["fprec"] / value,
+            "predicted": operations["fprec"] / operations[variant] if variant in operations else None,
+        }
+        for variant, value in seconds.items()
+    ]  # fmt: skip
+
+
+def measure(rounds, torch):
+    """Table 4 as plain numbers; seconds an image."""
+    rows = _rows("sketchanet", rounds, torch)
+    rows += _rows("sketchanet", rounds, torch, stop="conv6")
+    return {"rows": rows + _rows("resnet18", rounds, torch)}
+
+
+def lines(table):
+    """Table 4 as (title, rows, remarks)."""
+    rows = [
+        {
+            "network": row["network"], "variant": row["variant"], "ms": f"{1e3 * row['seconds']:.2f}",
+            "PyTorch / this": "" if row["torch"] is None else f"{row['torch']:.1f}",
+            "our FPrec / this": f"{row['ours']:.1f}",
+            "predicted": "" if row["predicted"] is None else f"{row['predicted']:.1f}",
+        }
+        for row in table["rows"]
+    ]  # fmt: skip
+    remarks = [
+        "predicted: the float network's operations divided by the variant's, binary ones counted 1/58",
+        "PyTorch: the faster of its layouts for PyTorch / this",
+    ]
+    return "4. Whole networks, evaluation, one image of 225 x 225, weights packed beforehand", rows, remarks

@@ -1,0 +1,70 @@
+"""OpenVINO's BinaryConvolution, its hand-written binary kernel for x86.
+
+It computes with bits only behind a FakeQuantize with outputs (0, 1) and weights of type u1, first bit lowest; any
+other form gives other numbers without a word. The thresholds must be one a channel: a single number makes 2026.4
+crash on channels-last input. A multiplication after the convolution is fused into it.
+"""
+
+import sys
+
+import numpy as np
+
+from .peers import absent, serve
+
+
+def tasks(threads):
+    core = ov.Core()
+    core.set_property("CPU", {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1})
+
+    def convolution(arrays, padding, layout):
+        """x (N, H, W, C), w (kh, kw, C, O), alpha (O,); with layout "nhwc" in and out are channels-last."""
+        x, w, alpha = arrays["x"], arrays["w"], arrays["alpha"]
+        channels = x.shape[3]
+        kernel = np.ascontiguousarray(w.transpose(3, 2, 0, 1))  # (O, C, kh, kw)
+        bits = np.packbits((kernel >= 0).ravel(), bitorder="little")
+        tensor = ov.Tensor(bits, ov.Shape(kernel.shape), ov.Type.u1)
+
+        def each_channel(value):
+            return opset.constant(np.full((1, channels, 1, 1), value, np.float32))
+
+        nchw = x.transpose(0, 3, 1, 2)
+        data = opset.parameter(nchw.shape, ov.Type.f32)
+        zero, one = each_channel(0), each_channel(1)
+        signs = opset.fake_quantize(data, zero, zero, zero, one, 2)
+        pads = [padding, padding]
+        counts = opset.binary_convolution(
+            signs, ov.op.Constant(tensor), [1, 1], pads, pads, [1, 1], "xnor-popcount", 0.0
+        )
+        out = opset.multiply(counts, opset.constant(alpha.reshape(1, -1, 1, 1)))
+        model = ov.Model([out], [data])
+        if layout == "nhwc":
+            process = PrePostProcessor(model)
+            for end in (process.input(), process.output()):
+                end.tensor().set_layout(Layout("NHWC"))
+                end.model().set_layout(Layout("NCHW"))
+            model = process.build()
+        compiled = core.compile_model(model, "CPU")
+        source = ov.Tensor(np.ascontiguousarray(x if layout == "nhwc" else nchw))
+        request = compiled.create_infer_request()
+        request.set_input_tensor(source)
+
+        def call(keep=(bits, tensor, model, compiled, source)):  # OpenVINO reads their memory without owning it
+            request.infer()
+
+        call()
+        out = request.get_output_tensor().data
+        return call, out if layout == "nhwc" else out.transpose(0, 2, 3, 1)
+
+    return {"convolution": convolution}
+
+
+if __name__ == "__main__":
+    try:
+        import openvino as ov
+        from openvino import Layout
+        from openvino import opset13 as opset
+        from openvino.preprocess import PrePostProcessor
+    except ImportError as error:
+        absent(error)
+    else:
+        serve(ov.__version__.split("-")[0], tasks(int(sys.argv[1])))

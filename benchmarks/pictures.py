@@ -1,0 +1,72 @@
+"""The picture of a benchmark report: a panel a table."""
+
+from matplotlib.figure import Figure
+
+COLOURS = {
+    "vector": "#009E73", "plain": "#56B4E9", "NumPy": "#B0B0B0", "PyTorch": "#D55E00", "OpenVINO": "#0072B2",
+}  # fmt: skip
+
+
+def _limit(axis, table):
+    rows = table["rows"]
+    for i, kernel in enumerate(("plain", "vector")):
+        places = [3 * j + i for j in range(len(rows))]
+        axis.bar(places, [100 * row["share"][kernel] for row in rows], 0.9, color=COLOURS[kernel], label=kernel)
+    axis.set_xticks(
+        [3 * j + 0.5 for j in range(len(rows))], [f"{r['layer']}, {r['batch']}" for r in rows], rotation=60
+    )  # fmt: skip
+    axis.set_ylabel("% of the popcount limit")
+    axis.set_title(f"Packed product; limit {table['limit'] / 1e12:.2f} T MAC/s")
+    axis.legend(frameon=False)
+
+
+def _convolutions(axis, table):
+    rows = table["rows"]
+    for peer in ("PyTorch", "OpenVINO", "NumPy", "plain"):
+        values = [
+            min((s for name, s in row["seconds"].items() if name.startswith(peer)), default=float("nan"))
+            / row["seconds"]["vector"]
+            for row in rows
+        ]
+        axis.plot(range(len(rows)), values, "o-", color=COLOURS[peer], label=f"{peer} / ours")
+    axis.axhline(1, color="black", lw=0.8)
+    axis.set_yscale("log")
+    axis.set_xticks(range(len(rows)), [f"{r['layer']}, {r['batch']}" for r in rows], rotation=60)
+    axis.set_ylabel("times as long as the vector kernel")
+    axis.set_title("Packed convolution beside others")
+    axis.legend(frameon=False)
+
+
+def _training(axis, table):
+    seconds = table["seconds"]
+    colours = [COLOURS["PyTorch"] if name.startswith("PyTorch") else COLOURS["vector"] for name in seconds]
+    axis.barh(list(seconds)[::-1], [1e3 * s for s in seconds.values()][::-1], color=colours[::-1])
+    axis.set_xlabel("ms")
+    axis.set_title(f"Training step of the small network, batch {table['batch']}")
+
+
+def _networks(axis, table):
+    rows = table["rows"]
+    labels = [f"{row['network']} {row['variant']}" for row in rows]
+    colours = [COLOURS["PyTorch"] if "PyTorch" in label else COLOURS["vector"] for label in labels]
+    axis.barh(labels[::-1], [1e3 * row["seconds"] for row in rows][::-1], color=colours[::-1])
+    axis.set_xscale("log")
+    axis.tick_params(axis="y", labelsize=7)
+    axis.set_xlabel("ms an image")
+    axis.set_title("Whole networks, one image")
+
+
+PANELS = {"limit": _limit, "convolutions": _convolutions, "training": _training, "networks": _networks}
+
+
+def draw(report):
+    """Return a figure of the tables that a report has."""
+    shown = [name for name in PANELS if name in report]
+    figure = Figure(figsize=(13, 5 * -(-len(shown) // 2)), layout="constrained", dpi=110)
+    for i, name in enumerate(shown):
+        axis = figure.add_subplot(-(-len(shown) // 2), min(2, len(shown)), i + 1)
+        PANELS[name](axis, report[name])
+        axis.spines[["top", "right"]].set_visible(False)
+    machine = report["machine"]
+    figure.suptitle(f"{machine['processor']}, {machine['threads']} thread(s), {machine['date']}")
+    return figure
