@@ -103,7 +103,7 @@ def kernel(name):
 def _twins():
     """{plain kernel: its vector twin}."""
     return {
-        **{plain: simd.xnor_gather() for plain in kernels.xnor_gather.values()},
+        **{plain: simd.xnor_gather(lanes) for lanes, plain in kernels.xnor_gather.items()},
         **{plain: simd.float_gather(lanes) for lanes, plain in kernels.float_gather.items()},
     }
 

@@ -6,19 +6,16 @@ from the first product to the last. Each step reads ``lanes`` weights once for a
 
                        lanes = 8 channels, one register
                      +-----------------------------------+
-    x of pixel m     |  each step k: += product(x, w[k]) |      x is one number, copied to all lanes,
-    x of pixel m+1   |                                   |      w[k] are the weights of 8 channels.
-    x of pixel m+2   |  nothing is ever added across     |
-    x of pixel m+3   |  a register, nothing is stored    |
+    x of pixel m     |  each step k: += product(x, w[k]) |      x is one number, copied to all lanes;
+    x of pixel m+1   |  nothing is added across lanes,   |      w[k] are the weights of 8 channels.
+    x of pixel m+2   |  nothing is stored before the end |
                      +-----------------------------------+
 
 The product is ``popcount(x ^ w)`` for words and ``x * w`` for floats. That is all the difference there is.
-
 Numba has no vector type, but lets us add one: `Block` tells it that such a variable is LLVM's ``[rows x <lanes x T>]``,
 and each ``@intrinsic`` below tells it what LLVM code one operation on a block becomes. LLVM then splits ``lanes`` over
 as many registers as it takes: 32 words are four of AVX-512. A block that does not fit the processor's registers would
 go to memory at every step, so there is a size for each kind of processor (`BLOCKS`).
-
 The kernels at the end read like any Numba code, take what their plain twins in `kernels` take, and return the same:
 integers exactly, floats up to the rounding of a sum. `engine.run` puts them in their twins' place.
 """
@@ -36,9 +33,13 @@ CHUNK = 480  # output pixels, and products of one sum, at a time: what they read
 _OPTIONS = {"nogil": True, "error_model": "numpy", "cache": True}
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
 
-# Bits of a vector register: (rows, lanes) of a block of words, of floats in tiles of 64, of floats in tiles of 32.
-# 32 registers of 512 bits (AVX-512), 16 of 256 (AVX2), 32 of 128 (NEON), less a few for the inputs.
-BLOCKS = {512: ((4, 32), (6, 64), (8, 32)), 256: ((2, 8), (6, 16), (6, 16)), 128: ((4, 8), (6, 16), (6, 16))}
+# Bits of a vector register: (rows, lanes) of a block of words for tiles of 64 and 32, and of floats for 64 and 32.
+# There are 32 registers of 512 bits (AVX-512), 16 of 256 (AVX2), 32 of 128 (NEON); the inputs need a few of them.
+BLOCKS = {
+    512: ((2, 64), (4, 32), (6, 64), (8, 32)),
+    256: ((2, 8), (2, 8), (6, 16), (6, 16)),
+    128: ((4, 8), (4, 8), (6, 16), (6, 16)),
+}
 
 
 @lru_cache(maxsize=1)
@@ -55,7 +56,7 @@ def register_bits():
         "  %y = call <8 x i64> @llvm.ctpop.v8i64(<8 x i64> %x)\n  ret <8 x i64> %y\n}"
     )
     text = machine.emit_assembly(module)
-    return 512 if "zmm" in text else 256 if "ymm" in text else 128 if "uadalp" in text or "uaddlp" in text else 0
+    return 512 if "zmm" in text else 256 if "ymm" in text else 128 if "uaddlp" in text or "uadalp" in text else 0
 
 
 # ---------------------------------------------------------------------------- a block, and LLVM's words for it
@@ -86,8 +87,8 @@ def _load(context, builder, kind, array, index, lanes):
     return builder.load(_place(context, builder, kind, array, index, lanes), align=4)  # an element's, not a vector's
 
 
-def _element(context, builder, kind, array, index):
-    return builder.extract_element(_load(context, builder, kind, array, index, 1), _I32(0))
+def _element(*where):
+    return where[1].extract_element(_load(*where, 1), _I32(0))
 
 
 def _splat(builder, value, lanes):
@@ -239,11 +240,11 @@ def _make_float_gather(rows, lanes):
     return float_gather
 
 
-def xnor_gather():
-    """The packed product for this processor; serves tiles of any width that a block's lanes divide."""
-    return _make_xnor_gather(*BLOCKS.get(register_bits(), BLOCKS[128])[0])
+def xnor_gather(width):
+    """The packed product for this processor, for tiles of 64 or 32 columns."""
+    return _make_xnor_gather(*BLOCKS.get(register_bits(), BLOCKS[128])[width == 32])
 
 
 def float_gather(width):
     """The float product for this processor, for tiles of 64 or 32 columns."""
-    return _make_float_gather(*BLOCKS.get(register_bits(), BLOCKS[128])[1 if width == 64 else 2])
+    return _make_float_gather(*BLOCKS.get(register_bits(), BLOCKS[128])[2 + (width == 32)])

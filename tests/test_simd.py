@@ -24,10 +24,10 @@ WIDTHS = kernels.TILE_WIDTHS
 XNOR = [("plain", kernels.xnor_gather[width], width) for width in WIDTHS]
 FLOAT = [("plain", kernels.float_gather[width], width) for width in WIDTHS]
 if JIT:
-    for shape in sorted({shapes[0] for shapes in simd.BLOCKS.values()}):
+    for shape in sorted({shape for shapes in simd.BLOCKS.values() for shape in shapes[:2]}):
         kernel = simd._make_xnor_gather(*shape)
-        XNOR += [("block {} x {}".format(*shape), kernel, width) for width in WIDTHS]
-    for shape in sorted({shape for shapes in simd.BLOCKS.values() for shape in shapes[1:]}):
+        XNOR += [("block {} x {}".format(*shape), kernel, width) for width in WIDTHS if width % shape[1] == 0]
+    for shape in sorted({shape for shapes in simd.BLOCKS.values() for shape in shapes[2:]}):
         kernel = simd._make_float_gather(*shape)
         FLOAT += [("block {} x {}".format(*shape), kernel, width) for width in WIDTHS if width % shape[1] == 0]
 
@@ -149,14 +149,13 @@ def test_blocks_fit_the_rows_that_threads_share_and_the_spare_rows():
 
 def test_lanes_divide_the_tiles_that_they_serve():
     assert kernels.TILE_WIDTHS == (64, 32)
-    for packed, wide, narrow in simd.BLOCKS.values():
-        assert 64 % packed[1] == 32 % packed[1] == 0
-        assert 64 % wide[1] == 0 and 32 % narrow[1] == 0
+    for shapes in simd.BLOCKS.values():
+        assert [width % lanes for width, (_, lanes) in zip((64, 32, 64, 32), shapes, strict=True)] == [0] * 4
 
 
 @pytest.mark.parametrize(("bits", "registers"), [(512, 32), (256, 16), (128, 32)])
 def test_every_block_fits_into_the_registers_with_what_it_is_multiplied_by(bits, registers):
-    for (rows, lanes), item in zip(simd.BLOCKS[bits], (64, 32, 32), strict=True):
+    for (rows, lanes), item in zip(simd.BLOCKS[bits], (64, 64, 32, 32), strict=True):
         weights = lanes * item // bits  # registers of one row
         assert lanes * item % bits == 0
         assert rows * weights + weights + 1 <= registers
@@ -167,10 +166,9 @@ def test_the_block_is_chosen_by_the_registers_of_the_processor(bits, monkeypatch
     monkeypatch.setattr(simd, "register_bits", lambda: bits)
     monkeypatch.setattr(simd, "_make_xnor_gather", lambda *shape: ("xnor", shape))
     monkeypatch.setattr(simd, "_make_float_gather", lambda *shape: ("float", shape))
-    packed, wide, narrow = simd.BLOCKS[bits or 128]  # somebody insists on vectors without having any
-    assert simd.xnor_gather() == ("xnor", packed)
-    assert simd.float_gather(64) == ("float", wide)
-    assert simd.float_gather(32) == ("float", narrow)
+    shapes = simd.BLOCKS[bits or 128]  # somebody insists on vectors without having any
+    made = [make(width) for make in (simd.xnor_gather, simd.float_gather) for width in (64, 32)]
+    assert made == list(zip(("xnor", "xnor", "float", "float"), shapes, strict=True))
 
 
 class Processor:
