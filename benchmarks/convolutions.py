@@ -6,6 +6,8 @@ output is compared with ours.
 """
 
 import statistics
+import subprocess
+import sys
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -76,6 +78,25 @@ def _contenders(shape, batch, threads, torch, openvino):
     return contenders, parts
 
 
+FIRST = """
+import time
+import numba
+start = time.perf_counter()
+import numpy as np
+from hbn_ref import conv
+x, w = np.ones((1, 14, 14, 256), np.float32), np.ones((3, 3, 256, 256), np.float32)
+conv.xnor_conv2d_forward(x, conv.pack_weights(w), padding=1, need_cache=False)
+print(time.perf_counter() - start)
+"""
+
+
+def first_convolution(rounds):
+    """Seconds from ``import numba`` to the end of a first convolution in a fresh process, kernels in Numba's cache."""
+    command = [sys.executable, "-c", FIRST]
+    runs = [subprocess.run(command, capture_output=True, text=True, check=True) for _ in range(rounds + 1)]
+    return statistics.median(float(run.stdout) for run in runs[1:])  # the first may have compiled
+
+
 def measure(rounds, threads, torch, openvino):
     """Table 2 as plain numbers; seconds a call."""
     rows = []
@@ -91,7 +112,7 @@ def measure(rounds, threads, torch, openvino):
             if torch:
                 row["torch"] = min(seconds[name] for name in TORCH) / seconds["vector"]
             rows.append(row)
-    return {"rows": rows, "summary": _summary(rows, torch, openvino)}
+    return {"rows": rows, "summary": _summary(rows, torch, openvino), "first": first_convolution(rounds)}
 
 
 def _summary(rows, torch, openvino):
@@ -124,4 +145,7 @@ def lines(table):
         f"{name} / ours: " + ", ".join(f"{what} {value:.2f}" for what, value in values.items())
         for name, values in table["summary"].items()
     ]
+    remarks.append(
+        f"first convolution of a process, kernels compiled before: {table['first']:.2f} s after import numba"
+    )
     return "2. Convolutions: microseconds; pack, product and rest are parts of vector", rows, remarks

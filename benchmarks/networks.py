@@ -54,7 +54,7 @@ def _rows(name, rounds, torch, stop=None):
                     raise AssertionError(f"{peer} computes something else than hbn_ref")
     seconds = medians(contenders, rounds)
     float_time = min(seconds[peer] for peer in TORCH) if torch else None
-    label = f"{name} without {stop} and after" if stop else name
+    label = f"{name}, before {stop}" if stop else name
     return [
         {
             "network": label, "variant": variant, "seconds": value,

@@ -1,6 +1,7 @@
 """The picture of a benchmark report: a panel a table."""
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
 COLOURS = {
     "vector": "#009E73", "plain": "#56B4E9", "NumPy": "#B0B0B0", "PyTorch": "#D55E00", "OpenVINO": "#0072B2",
@@ -16,8 +17,10 @@ def _limit(axis, table):
         [3 * j + 0.5 for j in range(len(rows))], [f"{r['layer']}, {r['batch']}" for r in rows], rotation=60
     )  # fmt: skip
     axis.set_ylabel("% of the popcount limit")
-    axis.set_title(f"Packed product; limit {table['limit'] / 1e12:.2f} T MAC/s")
-    axis.legend(frameon=False)
+    axis.set_ylim(0, 119)
+    axis.axhline(100, color="black", lw=0.8)
+    axis.set_title(f"Packed product; limit {table['limit'] / 1e12:.2f} T MAC/s; layer, batch")
+    axis.legend(frameon=False, ncols=2, loc="upper left")
 
 
 def _convolutions(axis, table):
@@ -33,8 +36,11 @@ def _convolutions(axis, table):
     axis.set_yscale("log")
     axis.set_xticks(range(len(rows)), [f"{r['layer']}, {r['batch']}" for r in rows], rotation=60)
     axis.set_ylabel("times as long as the vector kernel")
-    axis.set_title("Packed convolution beside others")
-    axis.legend(frameon=False)
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.yaxis.set_major_formatter(ScalarFormatter())
+    axis.yaxis.set_minor_formatter(NullFormatter())
+    axis.set_title("Packed convolution beside others; layer, batch")
+    axis.legend(frameon=False, ncols=2, loc="center", bbox_to_anchor=(0.5, 0.55))
 
 
 def _training(axis, table):
@@ -50,7 +56,6 @@ def _networks(axis, table):
     labels = [f"{row['network']} {row['variant']}" for row in rows]
     colours = [COLOURS["PyTorch"] if "PyTorch" in label else COLOURS["vector"] for label in labels]
     axis.barh(labels[::-1], [1e3 * row["seconds"] for row in rows][::-1], color=colours[::-1])
-    axis.set_xscale("log")
     axis.tick_params(axis="y", labelsize=7)
     axis.set_xlabel("ms an image")
     axis.set_title("Whole networks, one image")
@@ -63,8 +68,9 @@ def draw(report):
     """Return a figure of the tables that a report has."""
     shown = [name for name in PANELS if name in report]
     figure = Figure(figsize=(13, 5 * -(-len(shown) // 2)), layout="constrained", dpi=110)
-    for i, name in enumerate(shown):
-        axis = figure.add_subplot(-(-len(shown) // 2), min(2, len(shown)), i + 1)
+    parts = figure.subfigures(-(-len(shown) // 2), min(2, len(shown)), squeeze=False).ravel()
+    for part, name in zip(parts, shown, strict=False):
+        axis = part.add_subplot()
         PANELS[name](axis, report[name])
         axis.spines[["top", "right"]].set_visible(False)
     machine = report["machine"]
