@@ -145,7 +145,5 @@ def lines(table):
         f"{name} / ours: " + ", ".join(f"{what} {value:.2f}" for what, value in values.items())
         for name, values in table["summary"].items()
     ]
-    remarks.append(
-        f"first convolution of a process, kernels compiled before: {table['first']:.2f} s after import numba"
-    )
+    remarks.append(f"first convolution of a process, with compiled kernels: {table['first']:.2f} s after import numba")
     return "2. Convolutions: microseconds; pack, product and rest are parts of vector", rows, remarks
