@@ -23,7 +23,7 @@ No pass copies patches: a table says where each patch starts and how far its ele
 (`kernels.float_gather`, `kernels.xnor_gather`). The input scale K of XNOR-Net is left out, as the paper's authors do.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import numpy as np
@@ -37,6 +37,7 @@ __all__ = [
     "binary_weight_conv2d_forward",
     "conv2d_backward",
     "conv2d_forward",
+    "count",
     "output_size",
     "pack_weights",
     "xnor_conv2d_backward",
@@ -112,7 +113,7 @@ def _float_product(x, base, off, w):
     width = kernels.tile_width(filters)
     w = np.ascontiguousarray(_whole_tiles(w, width))
     out = np.empty((len(base), w.shape[1]), x.dtype)
-    engine.run(kernels.float_gather[width], rows, x, base, off[:terms], w, out, work=rows * w.size)
+    engine.run(kernels.float_gather[width], rows, x, base, off[:terms], w, out, True, work=rows * w.size)
     return np.ascontiguousarray(out[:rows, :filters])
 
 
@@ -251,6 +252,35 @@ def binary_weight_conv2d_forward(x, w, *, stride=1, padding=0, need_cache=True):
     return conv2d_forward(x, binary, stride=stride, padding=padding, need_cache=need_cache)
 
 
+def unpacking_conv2d(x, words, alpha, kernel, *, stride, padding):
+    """`binary_weight_conv2d_forward` from weights that are bits in memory, made real a few at a time.
+
+    Parameters
+    ----------
+    x : float32 (N, H, W, C_in)
+    words : uint64 (kh * kw * C_in, ceil(C_out / 64))
+        Signs, packed along the output channels: ``bits.pack(w.reshape(-1, C_out))``.
+    alpha : float32 (C_out,)
+    kernel, stride, padding : pairs
+
+    Returns
+    -------
+    out : (N, Ho, Wo, C_out), the very numbers of `binary_weight_conv2d_forward`
+    """
+    filters, width = len(alpha), kernels.tile_width(len(alpha))
+    xp, alpha = _padded(x, padding), _whole_tiles(alpha, width)
+    base, off = _tables(xp.shape, kernel, stride)
+    rows, columns = len(base) - kernels.SPARE, len(alpha)
+    out, w = np.empty((len(base), columns), x.dtype), np.empty((kernels.CHUNK, columns), x.dtype)
+    for first in range(0, len(words), kernels.CHUNK):
+        some = words[first : first + kernels.CHUNK]
+        engine.run(kernels.unpack_scaled, len(some), some, alpha, w, work=w.size)
+        args = (xp.reshape(-1), base, off[first : first + len(some)], w, out, first == 0)
+        engine.run(kernels.float_gather[width], rows, *args, work=out.size * len(some))
+    size = output_size(xp.shape[1:3], kernel, stride, (0, 0))
+    return np.ascontiguousarray(out[:rows, :filters]).reshape(len(x), *size, filters)
+
+
 def binary_weight_conv2d_backward(dout, cache, need_dx=True):
     """Gradients (dx, dL/dW~) of `binary_weight_conv2d_forward`; `binarize.weight_gradient` turns dL/dW~ into dL/dW."""
     return conv2d_backward(dout, cache, need_dx)
@@ -318,6 +348,10 @@ class PackedWeights:
     def binary(self, dtype=np.float32):
         """Return ``W~ = alpha sign(w)``, (kh, kw, C_in, C_out)."""
         return np.ascontiguousarray((self.alpha * self.signs()).astype(dtype, copy=False))
+
+    def with_alpha(self, alpha):
+        """The same bits with other scales, (C_out,)."""
+        return replace(self, alpha=alpha, _totals={})
 
     def totals(self, size, stride, padding, dtype):
         """Return what to take 2 popcount from, (kinds of output pixels, C_out in whole tiles), for maps of ``size``.
@@ -405,15 +439,21 @@ def xnor_conv2d_forward(
     _check_fit(x, packed.shape, binary=True)
     stride, padding = pair("stride", stride, 1), pair("padding", padding, 0)
     words = bits.pack(x)  # (N, H, W, ceil(C/64))
-    out = _count(words, x.dtype, packed, stride, padding, scale)
+    out = count(words, packed, x.dtype, stride=stride, padding=padding, scale=scale)
     if not need_cache:
         return out, None
     kept = _inside(x) if estimator == "ste" else x
     return out, (words, kept, packed, stride, padding, scale, estimator, x.dtype)
 
 
-def _count(words, dtype, packed, stride, padding, scale):
-    """The packed product of words (N, H, W, ceil(C/64)) with packed weights, scaled, as floats."""
+def count(words, packed, dtype=np.int32, *, stride, padding, scale=False):
+    """The packed product of words (N, H, W, ceil(C/64)) with packed weights; stride and padding are pairs.
+
+    Returns
+    -------
+    out : (N, Ho, Wo, C_out) of ``dtype``
+        The counts ``n - 2 popcount``, whole numbers; with ``scale`` times alpha.
+    """
     kh, kw, channels, filters = packed.shape
     inner, width = words.shape[1:3], packed.words.shape[2]
     size = output_size(inner, (kh, kw), stride, padding)

@@ -118,7 +118,7 @@ def run(kernel, n, *args, work=0):
     is replaced by its vector twin where `get_kernel` says so, except for float64, the type of checks and not of speed.
     """
     global _pool
-    if get_kernel() == "vector" and kernel in _twins() and all(array.dtype.char != "d" for array in args):
+    if get_kernel() == "vector" and kernel in _twins() and args[-2].dtype.char != "d":  # of alpha, or of out
         kernel = _twins()[kernel]
     if _threads == 1 or work < 500_000 or not kernels.JIT:
         return bool(kernel(0, n, *args))

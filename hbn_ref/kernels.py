@@ -19,6 +19,7 @@ from numba.extending import intrinsic
 
 JIT = not config.DISABLE_JIT
 BLOCK = 512  # rows summed into one partial sum: fixed, so float sums do not depend on the thread count
+CHUNK = 480  # products of one partial sum; of `simd` too
 SPARE = 7  # rows beyond the end that the products may read from their tables, and write
 _OPTIONS = {"nogil": True, "error_model": "numpy", "cache": True}
 _FLOAT = {**_OPTIONS, "fastmath": {"contract"}}  # allow a*b + c in one rounding, no reordering of sums
@@ -82,6 +83,33 @@ if JIT:
         return types.void(word, x, at, out), codegen
 
     @intrinsic
+    def spread(typingctx, word, alpha, first, out, at):
+        """out[at + c] = alpha[first + c] where bit c of the word is 1, -alpha[first + c] where it is 0; 64 of them."""
+
+        def codegen(context, builder, signature, args):
+            word, alpha, first, out, at = args
+            values = builder.load(_vector(context, builder, signature.args[1], alpha, first), align=4)
+            mask = builder.bitcast(word, ir.VectorType(ir.IntType(1), 64))
+            target = _vector(context, builder, signature.args[3], out, at)
+            builder.store(builder.select(mask, values, builder.fneg(values)), target, align=4)
+            return context.get_dummy_value()
+
+        return types.void(word, alpha, first, out, at), codegen
+
+    @intrinsic
+    def at_least(typingctx, x, at, t, first):
+        """One word: bit c tells whether x[at + c] >= t[first + c], for arrays of int32."""
+
+        def codegen(context, builder, signature, args):
+            x_type, _, t_type, _ = signature.args
+            x, at, t, first = args
+            values = builder.load(_vector(context, builder, x_type, x, at), align=4)
+            least = builder.load(_vector(context, builder, t_type, t, first), align=4)
+            return builder.bitcast(builder.icmp_signed(">=", values, least), ir.IntType(64))
+
+        return types.uint64(x, at, t, first), codegen
+
+    @intrinsic
     def popcount(typingctx, word):
         """Number of ones in a uint64, as int64 (int64 + uint64 would be a float in Numba)."""
 
@@ -95,6 +123,13 @@ else:
     def keep(word, x, at, out):
         bits = np.unpackbits(np.array([word]).view(np.uint8), bitorder="little")
         out[at : at + 64] = np.where(bits, x[at : at + 64], 0)
+
+    def spread(word, alpha, first, out, at):
+        bits = np.unpackbits(np.array([word]).view(np.uint8), bitorder="little")
+        out[at : at + 64] = np.where(bits, alpha[first : first + 64], -alpha[first : first + 64])
+
+    def at_least(x, at, t, first):
+        return np.packbits(x[at : at + 64] >= t[first : first + 64], bitorder="little").view(np.uint64)[0]
 
     def popcount(word):
         return int(word).bit_count()
@@ -132,12 +167,37 @@ def pack_inside(start, stop, x, words):
 
 
 @njit(**_OPTIONS)
+def pack_at_least(start, stop, x, threshold, flip, words):
+    """words[r] = one bit per channel: (x[r, c] >= threshold[c]) XOR flip. threshold is padded to whole words."""
+    channels, flat = x.shape[1], x.reshape(-1)
+    whole, rest = channels // 64, np.zeros(64, x.dtype)
+    for r in range(start, stop):
+        for i in range(whole):
+            words[r, i] = at_least(flat, r * channels + 64 * i, threshold, 64 * i) ^ flip[i]
+        if channels % 64:
+            rest[: channels % 64] = x[r, 64 * whole :]
+            words[r, whole] = at_least(rest, 0, threshold, 64 * whole) ^ flip[whole]
+
+
+@njit(**_OPTIONS)
 def unpack_rows(start, stop, words, x):
     """x[r] = +1 where the bit of words[r] is 1, -1 where it is 0."""
     for r in range(start, stop):
         for c in range(x.shape[1]):
             bit = (words[r, c >> 6] >> np.uint64(c & 63)) & np.uint64(1)
             x[r, c] = 2 * np.int64(bit) - 1
+
+
+@njit(**_OPTIONS)
+def unpack_scaled(start, stop, words, alpha, w):
+    """w[r, o] = alpha[o] where bit o of words[r] is 1, -alpha[o] where it is 0; w may have columns beyond the bits."""
+    columns, flat = w.shape[1], w.reshape(-1)
+    for r in range(start, stop):
+        for i in range(columns // 64):
+            spread(words[r, i], alpha, 64 * i, flat, r * columns + 64 * i)
+        for c in range(columns - columns % 64, columns):
+            bit = words[r, c >> 6] >> np.uint64(c & 63) & np.uint64(1)
+            w[r, c] = alpha[c] if bit else -alpha[c]
 
 
 @njit(**_OPTIONS)
@@ -240,16 +300,17 @@ def _add_row(out, values, fresh):
 
 def _make_float_gather(lanes):
     @njit(**_FLOAT)
-    def float_gather(start, stop, x, base, off, w, out):
+    def float_gather(start, stop, x, base, off, w, out, fresh):
         """out[m, o] = sum_k x[base[m] + off[k]] * w[k, o], the float twin; w is (K, columns), columns = lanes * tiles.
 
         With base and off exchanged and dout in the place of w it sums over pixels, which gives dw. The sum is made of
-        blocks of BLOCK products: that keeps the weights in the cache, the rounding small, and the order fixed.
+        blocks of CHUNK products: that keeps the weights in the cache, the rounding small, and the order fixed. It is
+        added to out unless ``fresh``.
         """
         a0, a1, a2, a3 = (np.empty(lanes, x.dtype), np.empty(lanes, x.dtype),
                           np.empty(lanes, x.dtype), np.empty(lanes, x.dtype))  # fmt: skip
-        for begin in range(0, off.size, BLOCK):
-            end = min(begin + BLOCK, off.size)
+        for begin in range(0, off.size, CHUNK):
+            end = min(begin + CHUNK, off.size)
             quads = begin + (end - begin) % 4
             for first in range(0, out.shape[1], lanes):
                 for m in range(start, stop, 4):
@@ -275,10 +336,10 @@ def _make_float_gather(lanes):
                             a1[i] = a1[i] + x10 * w0 + x11 * w1 + x12 * w2 + x13 * w3
                             a2[i] = a2[i] + x20 * w0 + x21 * w1 + x22 * w2 + x23 * w3
                             a3[i] = a3[i] + x30 * w0 + x31 * w1 + x32 * w2 + x33 * w3
-                    _add_row(out[m, first:], a0, begin == 0)
-                    _add_row(out[m + 1, first:], a1, begin == 0)
-                    _add_row(out[m + 2, first:], a2, begin == 0)
-                    _add_row(out[m + 3, first:], a3, begin == 0)
+                    _add_row(out[m, first:], a0, fresh and begin == 0)
+                    _add_row(out[m + 1, first:], a1, fresh and begin == 0)
+                    _add_row(out[m + 2, first:], a2, fresh and begin == 0)
+                    _add_row(out[m + 3, first:], a3, fresh and begin == 0)
 
     return float_gather
 

@@ -54,17 +54,28 @@ def batchnorm_forward(x, gamma, beta, *, eps=EPS):
     return batchnorm_inference(x, gamma, beta, mean, var, eps=eps), (x, gamma, eps, mean, var)
 
 
-def batchnorm_inference(x, gamma, beta, mean, var, *, eps=EPS):
-    """BatchNorm with given statistics: one multiplication and one addition a value."""
-    x = float_array("x", x, 4)
-    for name, value in (("gamma", gamma), ("beta", beta), ("mean", mean), ("var", var)):
-        same_shape(name, value, x.shape[3:])
+def fold_batchnorm(gamma, beta, mean, var, *, eps=EPS, dtype=np.float32):
+    """Return (scale, shift), (C,) each: BatchNorm with given statistics is ``x * scale + shift``."""
     scale = gamma / np.sqrt(np.asarray(var, np.float64) + eps)
-    shift = (beta - mean * scale).astype(x.dtype)
+    return scale.astype(dtype), (beta - mean * scale).astype(dtype)
+
+
+def scale_shift(x, scale, shift):
+    """``x * scale + shift``, x (N, H, W, C)."""
+    x = float_array("x", x, 4)
+    same_shape("scale", scale, x.shape[3:])
+    same_shape("shift", shift, x.shape[3:])
     out = np.empty(x.shape, x.dtype)
     rows = x.reshape(-1, x.shape[-1])
-    engine.run(kernels.scale_shift, len(rows), rows, scale.astype(x.dtype), shift, out.reshape(rows.shape), work=x.size)
+    engine.run(kernels.scale_shift, len(rows), rows, scale, shift, out.reshape(rows.shape), work=x.size)
     return out
+
+
+def batchnorm_inference(x, gamma, beta, mean, var, *, eps=EPS):
+    """BatchNorm with given statistics: one multiplication and one addition a value."""
+    for name, value in (("gamma", gamma), ("beta", beta), ("mean", mean), ("var", var)):
+        same_shape(name, value, np.shape(x)[3:])
+    return scale_shift(x, *fold_batchnorm(gamma, beta, mean, var, eps=eps, dtype=x.dtype))
 
 
 def batchnorm_backward(dout, cache, in_place=False):

@@ -221,7 +221,7 @@ def _make_xnor_gather(rows, lanes):
 
 def _make_float_gather(rows, lanes):
     @njit(**_OPTIONS)
-    def float_gather(start, stop, x, base, off, w, out):
+    def float_gather(start, stop, x, base, off, w, out, fresh):
         """The twin of `kernels.float_gather`; lanes divide its columns."""
         columns, weights, result = out.shape[1], w.reshape(-1), out.reshape(-1)
         zero = zeros(rows, lanes, x)
@@ -230,7 +230,7 @@ def _make_float_gather(rows, lanes):
                 for first in range(0, columns, lanes):
                     for m in range(begin, min(begin + CHUNK, stop), rows):
                         sums, at = zero, k0 * columns + first
-                        if k0:
+                        if k0 or not fresh:
                             sums = load(zero, result, m * columns + first, columns)
                         for k in range(k0, min(k0 + CHUNK, off.size)):
                             sums = add_products(sums, x, base, m, off[k], weights, at)

@@ -94,7 +94,7 @@ def test_packed_product_is_exact_and_stays_in_its_rows(kernel, width, dtype):
 
 def float_cases(values):
     """(case, start, rows, terms, arrays, patches, w) with numbers made by ``values(rng, shape)``."""
-    lengths = (1, 4, simd.CHUNK - 1, simd.CHUNK, simd.CHUNK + 1, kernels.BLOCK + 1, 2 * simd.CHUNK + 5, 1030)
+    lengths = (1, 4, simd.CHUNK - 1, simd.CHUNK, simd.CHUNK + 1, 2 * simd.CHUNK + 5, 1030)
     small = [(rows, 5 * (rows % 2), terms) for rows, terms in itertools.product(ROWS[:-1], lengths)]
     large = [(ROWS[-1], 24, 3), (ROWS[-1], 0, simd.CHUNK + 1)]
     for seed, (rows, start, terms) in enumerate([*small, *large] if JIT else [(1, 0, 1), (3, 5, 515)]):
@@ -116,7 +116,7 @@ def test_float_product_of_whole_numbers_is_exact_and_stays_in_its_rows(kernel, w
     for rng, case, start, rows, terms, arrays, patches in float_cases(values):
         w = values(rng, (terms, tiles * width)).astype(np.float32)
         out = guarded(start, rows, tiles * width, arrays[1], np.float32)
-        kernel(start, start + rows, *(unaligned(array) for array in (*arrays, w)), out)
+        kernel(start, start + rows, *(unaligned(array) for array in (*arrays, w)), out, True)
         check_rows(out, start, rows, patches @ w.astype(np.float64), case)
 
 
@@ -130,7 +130,7 @@ def test_float_product_is_within_the_rounding_of_a_sum(kernel, width):
     for rng, case, start, rows, terms, arrays, patches in float_cases(values):
         w = values(rng, (terms, width)).astype(np.float32)
         out = guarded(start, rows, width, arrays[1], np.float32)
-        kernel(start, start + rows, *arrays, w, out)
+        kernel(start, start + rows, *arrays, w, out, True)
         difference = np.abs(out[start : start + rows] - patches @ w.astype(np.float64))
         bound = (terms + 4) * 2.0**-24 * (np.abs(patches) @ np.abs(w))  # 4: a product, a chunk more
         assert np.all(difference <= bound), f"{case}: {(difference / bound).max():.3g} times the bound"
@@ -144,7 +144,7 @@ def test_blocks_fit_the_rows_that_threads_share_and_the_spare_rows():
         for rows, _ in shapes:
             assert engine.ROWS % rows == 0, "a block would write into the rows of another thread"
             assert simd.CHUNK % rows == 0 and rows - 1 <= kernels.SPARE
-    assert simd.CHUNK % engine.ROWS == 0 and engine.ROWS % 4 == 0  # 4: the rows of the plain kernels
+    assert simd.CHUNK == kernels.CHUNK and simd.CHUNK % engine.ROWS == 0 and engine.ROWS % 4 == 0  # the plain kernels
 
 
 def test_lanes_divide_the_tiles_that_they_serve():
