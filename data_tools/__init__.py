@@ -3,7 +3,7 @@
 from .dataset import Dataset, check_seed, check_size, choose_classes
 from .errors import DataError
 
-__all__ = ["DataError", "Dataset", "load"]
+__all__ = ["DataError", "Dataset", "load", "prepare_files", "prepare_strokes"]
 
 
 def load(source="doodles", *, classes=None, size=64, seed=0, progress=True):
@@ -43,3 +43,36 @@ def load(source="doodles", *, classes=None, size=64, seed=0, progress=True):
 
     path = tuberlin.find() if str(source) == "tuberlin" else source
     return folder.load(path, classes=classes, size=size, seed=seed, progress=progress)
+
+
+def prepare_files(paths, preprocessing):
+    """Images (PNG, JPEG, ...) and SVG sketches, dark on white, as a network's input float32 (B, size, size, C).
+
+    Raises
+    ------
+    DataError
+        A file that is no image.
+    OSError
+        A file that cannot be opened.
+    """
+    import numpy as np
+
+    from . import augment, folder
+
+    stored = [folder.reduce(path.read_bytes(), path.name, preprocessing, str(path)) for path in paths]
+    return augment.evaluation_batch(np.stack(stored), preprocessing)
+
+
+def prepare_strokes(strokes, preprocessing, width=1.0):
+    """Strokes (float arrays (n, 2), x, y in 0..1, y down) as a network's input float32 (1, size, size, 1).
+
+    ``width`` is that of the pen, 1 for the one that the training drawings were made with.
+    """
+    from . import augment, tuberlin
+    from .strokes import render
+
+    if preprocessing["kind"] != "sketch":
+        raise DataError(f"the network was trained on a {preprocessing['kind']}; expected one trained on sketches")
+    stored = preprocessing["stored"]
+    image = render(strokes, stored, width=width * tuberlin.pen_width(stored))
+    return augment.evaluation_batch(image[None, :, :, None], preprocessing)

@@ -7,7 +7,9 @@ import sys
 import time
 from pathlib import Path
 
-from . import cost, engine, hybrid, models, study, train
+from . import cost, deploy, engine, hybrid, models, study, train
+
+DOODLES = Path(__file__).with_name("doodles.npz")  # a packed network that comes with the package
 
 
 def _names(text):
@@ -105,12 +107,49 @@ def _summary(args):
         return
     model = _summary_model(args)
     timing = {"timing": cost.measured_layers(model, factor)} if args.time else {}
+    file_bytes = deploy.file_bytes(deploy.compile(model))
     if args.json:
-        print(json.dumps(cost.table(model, factor) | timing, indent=1))
+        table = cost.table(model, factor) | timing
+        table["total"]["file_bytes"] = file_bytes
+        print(json.dumps(table, indent=1))
         return
     print(cost.summary(model, factor))
+    print(f"packed file (export): {file_bytes:,} bytes and a header of a few kB")
     if timing:
         print("\n" + cost.timing_text(timing["timing"]))
+
+
+def _export(args):
+    model, classes, preprocessing = models.load(args.model)
+    deploy.save(deploy.compile(model, classes=classes, preprocessing=preprocessing), args.out)
+    before, after = (path.stat().st_size for path in (args.model, args.out))
+    print(f"{args.model}: {before:,} bytes; {args.out}: {after:,} bytes, {before / after:.1f} times smaller")
+
+
+def _predict(args):
+    import data_tools
+
+    packed = deploy.load(args.model)
+    found = deploy.best(packed, data_tools.prepare_files(args.images, packed.preprocessing))
+    if args.json:
+        rows = [[{"class": name, "probability": share} for name, share in row] for row in found]
+        print(json.dumps({str(path): row for path, row in zip(args.images, rows, strict=True)}, indent=1))
+        return
+    for path, row in zip(args.images, found, strict=True):
+        print(f"{path}: " + ", ".join(f"{name} {100 * share:.1f} %" for name, share in row))
+
+
+def _draw(args):
+    import data_tools
+
+    from . import draw
+
+    packed = deploy.load(args.model)
+
+    def prepare(strokes, width):
+        return data_tools.prepare_strokes(strokes, packed.preprocessing, width)
+
+    draw.serve(packed, prepare, port=args.port, open_browser=not args.no_browser)
 
 
 def _report(args):
@@ -211,6 +250,31 @@ def _add_summary(commands):
     p.set_defaults(run=_summary, threads=None)
 
 
+def _add_export(commands):
+    p = commands.add_parser("export", help="pack a trained network into a small file")
+    p.add_argument("model", type=Path, metavar="MODEL", help="a model file (.npz) of train or study")
+    p.add_argument("out", type=_out_file, metavar="OUT", help="the packed file (.npz)")
+    p.set_defaults(run=_export, threads=None)
+
+
+def _add_predict(commands):
+    p = commands.add_parser("predict", help="the five most probable classes of images, by a packed network")
+    p.add_argument("model", type=Path, metavar="FILE", help="a packed file (.npz) of export")
+    p.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="PNG, JPEG, ... or SVG, black on white")
+    p.add_argument("--json", action="store_true", help="print JSON")
+    p.set_defaults(run=_predict, threads=None)
+
+
+def _add_draw(commands):
+    p = commands.add_parser("draw", help="a page to draw on, on this computer only, and see what a network makes of it")
+    p.add_argument(
+        "model", type=Path, nargs="?", default=DOODLES, metavar="FILE", help="a packed file (default: of doodles)"
+    )
+    p.add_argument("--port", type=int, default=8000, help="(%(default)s; 0 takes a free one)")
+    p.add_argument("--no-browser", action="store_true", help="only print the address")
+    p.set_defaults(run=_draw, threads=None)
+
+
 def _add_report(commands):
     p = commands.add_parser("report", help="print a study's table again, or the mean over studies of several seeds")
     p.add_argument("reports", type=Path, nargs="+", metavar="REPORT", help="report.json of a study")
@@ -221,7 +285,9 @@ def parser():
     """Return the argument parser of all commands."""
     top = _Parser(prog="python -m hbn_ref", description="Hybrid Binary Networks in NumPy and Numba.")
     commands = top.add_subparsers(dest="name", required=True, metavar="COMMAND")
-    for add in (_add_study, _add_train, _add_evaluate, _add_summary, _add_report):
+    for add in (
+        _add_study, _add_train, _add_evaluate, _add_summary, _add_report, _add_export, _add_predict, _add_draw,
+    ):  # fmt: skip
         add(commands)
     return top
 

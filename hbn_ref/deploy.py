@@ -356,6 +356,15 @@ def compile(model, *, classes=(), preprocessing=None):
     )  # fmt: skip
 
 
+def best(packed, x, count=5):
+    """Return, for each image of x, the ``count`` most probable classes: a list of (class, probability)."""
+    logits = packed(x).astype(np.float64)
+    shares = np.exp(logits - logits.max(axis=1, keepdims=True))
+    shares /= shares.sum(axis=1, keepdims=True)
+    order = np.argsort(-shares, axis=1, kind="stable")[:, :count]
+    return [[(packed.classes[k], float(row[k])) for k in first] for row, first in zip(shares, order, strict=True)]
+
+
 # ------------------------------------------------------------------------------------------------- the file
 
 

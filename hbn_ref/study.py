@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import cost, engine, files, hybrid, layers, models, train
+from . import cost, deploy, engine, files, hybrid, layers, models, train
 from .checks import one_of, real_number
 
 REPORT_FORMAT = "hbn_ref study 1"
@@ -28,6 +28,7 @@ TABLE = {
     "equivalent_ops": "equivalent ops", "weight_bytes": "weight bytes", "ms_per_image": "ms/image",
     "train_seconds": "training s",
 }  # fmt: skip
+PACKED = {"ms_packed": "ms/image packed", "file_bytes": "packed file"}  # reports before chapter 9 do without
 
 
 def machine():
@@ -39,7 +40,7 @@ def machine():
     packages = {name: version(name) for name in ("numpy", "numba")}
     return {
         "processor": processor, "cores": os.cpu_count(), "threads": engine.get_num_threads(),
-        "system": platform.system(), "python": platform.python_version(), **packages,
+        "kernel": engine.get_kernel(), "system": platform.system(), "python": platform.python_version(), **packages,
         "date": datetime.date.today().isoformat(),
     }  # fmt: skip
 
@@ -48,6 +49,12 @@ def milliseconds_per_image(model, x, repeats=30):
     """Median time of an evaluation forward pass of one image on one thread, weights packed beforehand, in ms."""
     with engine.threads(1), layers.packed_weights(model):
         return 1000 * cost.median_seconds(lambda: model.forward(x[:1]), repeats)
+
+
+def milliseconds_packed(packed, x, repeats=30):
+    """The same of a packed network."""
+    with engine.threads(1):
+        return 1000 * cost.median_seconds(lambda: packed(x[:1]), repeats)
 
 
 def choose_layers(model, batches, *, ratio=RATIO, clusters=CLUSTERS, gamma=None, form="mse"):
@@ -132,13 +139,17 @@ class Study:
             weight_decay=WEIGHT_DECAY.get(variant, 0.0), prepare=data.training_batch, validate=validate,
             checkpoint=checkpoint, progress=self.progress,
         )  # fmt: skip
-        models.save(model, path, classes=data.classes, preprocessing=data.preprocessing)
+        labels = {"classes": data.classes, "preprocessing": data.preprocessing}
+        models.save(model, path, **labels)
+        packed, packed_path = deploy.compile(model, **labels), self.out / f"{variant}-packed.npz"
+        deploy.save(packed, packed_path)
         found = train.evaluate(model, *data.test, prepare=data.evaluation_batch)
-        total = cost.table(model)["total"]
+        total, image = cost.table(model)["total"], data.evaluation_batch(data.test[0][:1])
         self.report["variants"][variant] = {
             "top1": found["top1"], "top5": found["top5"], "count": found["count"],
             **{key: total[key] for key in ("macs_real", "macs_binary", "equivalent_ops", "weight_bytes")},
-            "ms_per_image": milliseconds_per_image(model, data.evaluation_batch(data.test[0][:1])),
+            "ms_per_image": milliseconds_per_image(model, image), "ms_packed": milliseconds_packed(packed, image),
+            "file_bytes": packed_path.stat().st_size,
             "train_seconds": sum(row["seconds"] for row in history), "kept_real": list(model.spec["keep_real"]),
             "history": history,
         }  # fmt: skip
@@ -194,7 +205,7 @@ def run(
     -------
     report : dict
         What is also written to ``out/report.json``: data, classes, seed, epochs, command, machine, variants, metric.
-        Each variant's network is written to ``out/VARIANT.npz``.
+        Each variant's network is written to ``out/VARIANT.npz``, and packed to ``out/VARIANT-packed.npz``.
 
     Raises
     ------
@@ -227,7 +238,8 @@ def run(
 def table(report):
     """Return the report's table, and the choice of layers, as text."""
     rows = [{"variant": name, **found} for name, found in report["variants"].items()]
-    lines = [cost.format_table([{title: row[key] for key, title in TABLE.items()} for row in rows], TABLE.values())]
+    columns = TABLE | {key: title for key, title in PACKED.items() if all(key in row for row in rows)}
+    lines = [cost.format_table([{title: row[key] for key, title in columns.items()} for row in rows], columns.values())]
     if report["metric"]:
         columns = ("layer", "error", "macs", "score", "kept_real")
         rows = [{**row, "error": f"{row['error']:.3f}", "score": f"{row['score']:.3f}",

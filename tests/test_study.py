@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import JIT, thin
+from conftest import JIT, random_arrays, thin
 from matplotlib.figure import Figure
 
 import data_tools
 from data_tools import doodles
-from hbn_ref import cost, engine, files, hybrid, layers, models, plots, study, train
+from hbn_ref import cost, deploy, engine, files, hybrid, layers, models, plots, study, train
 from hbn_ref.__main__ import main
 from hbn_ref.models import classifier, conv, dropout, max_pool
 
@@ -28,7 +28,7 @@ SIZE, EPOCHS = (32, 3) if JIT else (16, 2)
 BATCH, BATCHES = 8, 3  # 24 drawings to learn from: 3 batches an epoch
 MACS = [9 * 4 * 6 * 49, 9 * 6 * 6 * 9, 9 * 6 * 8] if JIT else [9 * 4 * 6 * 9, 9 * 6 * 6, 6 * 8]  # conv2, conv3, conv4
 SETTINGS = {"model": "tiny", "epochs": EPOCHS, "batch": BATCH, "lr": 0.01, "ratio": 0.5, "progress": False}
-MODEL_FILES = {f"{variant}.npz" for variant in models.VARIANTS}
+MODEL_FILES = {f"{variant}{end}.npz" for variant in models.VARIANTS for end in ("", "-packed")}
 
 
 @pytest.fixture(scope="module")
@@ -212,8 +212,14 @@ def figures(report):
     variants = {}
     for name, found in report["variants"].items():
         history = [{key: value for key, value in row.items() if key != "seconds"} for row in found["history"]]
-        variants[name] = {**found, "history": history, "train_seconds": 0, "ms_per_image": 0}
+        variants[name] = {**found, "history": history, "train_seconds": 0, "ms_per_image": 0, "ms_packed": 0}
     return {**report, "variants": variants, "machine": {}, "command": ""}
+
+
+def files_arrays(path):
+    """Every array of a model file or a packed file, its header included."""
+    with np.load(path) as content:
+        return dict(content)
 
 
 PLACES = [  # batches of training before Ctrl-C, or a place
@@ -234,7 +240,7 @@ def test_interrupted_study_goes_on_to_the_same_figures(whole, data, tmp_path, wh
     report = study.run(data, tmp_path, **SETTINGS)
     assert figures(report) == figures(whole[1]) == figures(files.read_json(tmp_path / "report.json"))
     for name in MODEL_FILES:
-        ours, theirs = (models.load(folder / name)[0].state() for folder in (tmp_path, whole[0]))
+        ours, theirs = (files_arrays(folder / name) for folder in (tmp_path, whole[0]))
         assert all(np.array_equal(ours[key], theirs[key]) for key in theirs)
     assert names(tmp_path) == names(whole[0])
 
@@ -436,14 +442,28 @@ def test_summary_as_json_and_as_text(whole, capsys):
     found = json.loads(capsys.readouterr().out)
     assert {"layers", "total"} <= set(found)
     assert {"macs_real", "macs_binary", "equivalent_ops", "params", "weight_bytes"} <= set(found["total"])
-    assert found["total"] == cost.table(models.load(whole[0] / "hybrid.npz")[0])["total"]
+    model, _, _ = models.load(whole[0] / "hybrid.npz")
+    packed_bytes = deploy.file_bytes(deploy.compile(model))
+    assert found["total"] == cost.table(model)["total"] | {"file_bytes": packed_bytes}
     for name, words in (("small-fbin", "small, fbin"), (whole[0] / "wbin.npz", "tiny, wbin")):
         assert call("summary", name) == 0
         printed = capsys.readouterr().out
         assert printed.startswith(words) and "classifier" in printed and "equivalent operations" in printed
 
 
-@pytest.mark.parametrize("command", ["", "study", "train", "evaluate", "summary"])
+def test_a_packed_network_of_a_study_is_small_and_predicts_like_its_model(whole):
+    out, report = whole
+    for variant in models.VARIANTS:
+        packed, (model, classes, _) = deploy.load(out / f"{variant}-packed.npz"), models.load(out / f"{variant}.npz")
+        found = report["variants"][variant]
+        assert packed.classes == classes
+        assert found["file_bytes"] == (out / f"{variant}-packed.npz").stat().st_size
+        size = packed.spec["input_size"]
+        x = random_arrays(0, (3, size, size, 1), dtype=np.float32)
+        assert np.array_equal(packed(x), model.forward(x))
+
+
+@pytest.mark.parametrize("command", ["", "study", "train", "evaluate", "summary", "export", "predict", "draw"])
 def test_help_works(command, capsys):
     assert call(*[command][: len(command)], "--help") == 0
     printed = capsys.readouterr().out
