@@ -9,14 +9,14 @@ from threadpoolctl import threadpool_info
 
 from hbn_ref import cost, engine, files, plots, simd, study
 
-from . import convolutions, limit, networks, pictures, training
+from . import convolutions, deployed, limit, networks, pictures, training
 from .peers import connect
 
-TABLES = ("limit", "convolutions", "training", "networks")
+TABLES = ("limit", "convolutions", "training", "networks", "deployed")
 
 
 def _parser():
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Four tables of timings; see the README.")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Timings; see benchmarks/README.md.")
     parser.add_argument("--only", nargs="+", choices=TABLES, default=TABLES, metavar="TABLE", help=", ".join(TABLES))
     parser.add_argument("--rounds", type=int, default=7, help="each contender is timed once a round (default 7)")
     parser.add_argument("--threads", type=int, default=1, help="for all contenders (default 1: two share a cache)")
@@ -55,6 +55,7 @@ def main(argv=None):
         "convolutions": lambda: (convolutions, convolutions.measure(options.rounds, options.threads, **peers)),
         "training": lambda: (training, training.measure(options.rounds, peers["torch"])),
         "networks": lambda: (networks, networks.measure(options.rounds, peers["torch"])),
+        "deployed": lambda: (deployed, deployed.measure()),
     }
     path = os.path.join(options.out, "bench")
     try:
@@ -70,8 +71,9 @@ def main(argv=None):
         for peer in peers.values():
             if peer:
                 peer.close()
-    plots.save(pictures.draw(report), path + ".png")
-    print(f"\nsaved {path}.json and {path}.png")
+    if any(name in pictures.PANELS for name in report):
+        plots.save(pictures.draw(report), path + ".png")
+    print(f"\nsaved {path}.json and picture in {options.out}")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 
-from hbn_ref import cost, layers, models
+from hbn_ref import cost, deploy, layers, models
 
 from .clock import medians, repeated
 
@@ -28,6 +28,23 @@ def _cut(model, name):
     return layers.Sequential(model.layers[: min(names.index(name), names.index(name + ".bn"))])
 
 
+def _cut_packed(packed, name):
+    """A packed network's steps before the convolution ``name`` and what makes its bits."""
+    steps = list(packed.steps)
+    at = next(i for i, step in enumerate(steps) if getattr(step, "name", "") == name)
+    return steps[: at - isinstance(steps[at - 1], (deploy.Signs, deploy.Threshold))]
+
+
+def _packed_call(steps, x):
+    def call():
+        value = x
+        for step in steps:
+            value = step(value, None)
+        return value
+
+    return call
+
+
 def _rows(name, rounds, torch, stop=None):
     size, channels, classes = NETWORKS[name]
     x = np.random.default_rng(0).standard_normal((1, size, size, channels)).astype(np.float32)
@@ -35,6 +52,8 @@ def _rows(name, rounds, torch, stop=None):
     contenders, operations = {}, {}
     for variant in _variants(name):
         model = models.build(f"{name}-{variant}", **options)
+        packed = deploy.compile(model)
+        steps = _cut_packed(packed, stop) if stop else packed.steps
         table = cost.table(model)["layers"]
         if stop:
             names = [row["layer"] for row in table]
@@ -43,6 +62,7 @@ def _rows(name, rounds, torch, stop=None):
         held = layers.packed_weights(model)
         held.__enter__()  # for as long as the model lives: weights packed once
         contenders[variant] = repeated(lambda model=model, held=held: model.forward(x))
+        contenders[variant + " packed"] = repeated(_packed_call(steps, x))
         if variant == "fprec" and torch:
             whole = models.build(f"{name}-fprec", **options)
             definition = whole.spec["definition"]
@@ -60,6 +80,7 @@ def _rows(name, rounds, torch, stop=None):
             "network": label, "variant": variant, "seconds": value,
             "torch": float_time / value if torch else None,
             "ours": seconds["fprec"] / value,
+            "packed": seconds[variant.removesuffix(" packed")] / value if variant.endswith(" packed") else None,
             "predicted": operations["fprec"] / operations[variant] if variant in operations else None,
         }
         for variant, value in seconds.items()
@@ -80,6 +101,7 @@ def lines(table):
             "network": row["network"], "variant": row["variant"], "ms": f"{1e3 * row['seconds']:.2f}",
             "PyTorch / this": "" if row["torch"] is None else f"{row['torch']:.1f}",
             "our FPrec / this": f"{row['ours']:.1f}",
+            "model / packed": "" if row["packed"] is None else f"{row['packed']:.2f}",
             "predicted": "" if row["predicted"] is None else f"{row['predicted']:.1f}",
         }
         for row in table["rows"]

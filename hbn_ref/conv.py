@@ -23,7 +23,7 @@ No pass copies patches: a table says where each patch starts and how far its ele
 (`kernels.float_gather`, `kernels.xnor_gather`). The input scale K of XNOR-Net is left out, as the paper's authors do.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
@@ -349,10 +349,6 @@ class PackedWeights:
         """Return ``W~ = alpha sign(w)``, (kh, kw, C_in, C_out)."""
         return np.ascontiguousarray((self.alpha * self.signs()).astype(dtype, copy=False))
 
-    def with_alpha(self, alpha):
-        """The same bits with other scales, (C_out,)."""
-        return replace(self, alpha=alpha, _totals={})
-
     def totals(self, size, stride, padding, dtype):
         """Return what to take 2 popcount from, (kinds of output pixels, C_out in whole tiles), for maps of ``size``.
 
@@ -373,7 +369,7 @@ class PackedWeights:
         return self._totals[key]
 
 
-def pack_weights(w, pad_value=0):
+def pack_weights(w, pad_value=0, alpha=None):
     """Pack the weights of a binary convolution.
 
     Parameters
@@ -381,6 +377,8 @@ def pack_weights(w, pad_value=0):
     w : float32 or float64 (kh, kw, C_in, C_out)
     pad_value : 0, 1 or -1
         What a tap on the border will see: nothing, +1 or -1.
+    alpha : (C_out,), optional
+        Other scales than ``mean |w|``.
 
     Returns
     -------
@@ -398,7 +396,8 @@ def pack_weights(w, pad_value=0):
         raise ValueError("w: contains NaN, which has no sign")
     ones = np.bitwise_count(words).reshape(len(words), kh, kw, per_tap, lanes).sum(axis=3, dtype=np.int64)
     tap_sums = 2 * ones.transpose(1, 2, 0, 3).reshape(kh, kw, -1)[..., :filters] - channels
-    return PackedWeights(words, binarize.alpha(w), np.ascontiguousarray(tap_sums), w.shape, pad_value)
+    alpha = binarize.alpha(w) if alpha is None else alpha
+    return PackedWeights(words, alpha, np.ascontiguousarray(tap_sums), w.shape, pad_value)
 
 
 def xnor_conv2d_forward(

@@ -219,9 +219,9 @@ class _FromModel:
         return np.array(array, np.float32)
 
     def weights(self, layer, with_alpha):
-        packed = conv.pack_weights(layer.params["w"], getattr(layer, "pad_value", 0))
-        keep = with_alpha and getattr(layer, "scale", True)
-        return packed if keep else packed.with_alpha(np.ones_like(packed.alpha))
+        w = layer.params["w"]
+        alpha = None if with_alpha and layer.scale else np.ones(w.shape[3], np.float32)
+        return conv.pack_weights(w, layer.pad_value, alpha)
 
     def columns(self, layer):
         w = layer.params["w"]
@@ -430,16 +430,21 @@ class _FromFile:
     def real(self, array):
         return self.take("floats", array.shape).copy()
 
+    def signs(self, shape):
+        signs = self.take("bits", shape).astype(np.float32)  # the one large array: change it in place
+        signs *= 2
+        signs -= 1
+        return signs
+
     def weights(self, layer, with_alpha):
         w = layer.params["w"]
-        signs = self.take("bits", w.shape) * np.float32(2) - np.float32(1)
-        packed = conv.pack_weights(signs, getattr(layer, "pad_value", 0))
-        return packed.with_alpha(self.real(w[0, 0, 0])) if with_alpha else packed
+        signs = self.signs(w.shape)
+        alpha = self.real(w[0, 0, 0]) if with_alpha else np.ones(w.shape[3], np.float32)
+        return conv.pack_weights(signs, layer.pad_value, alpha)
 
     def columns(self, layer):
         w = layer.params["w"]
-        signs = self.take("bits", w.shape).reshape(-1, w.shape[3]) * np.float32(2) - np.float32(1)
-        return bits.pack(signs), self.real(w[0, 0, 0])
+        return bits.pack(self.signs(w.shape).reshape(-1, w.shape[3])), self.real(w[0, 0, 0])
 
     def fold(self, norm):
         return tuple(self.real(norm.params["gamma"]) for _ in range(2))
