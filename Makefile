@@ -29,7 +29,7 @@ test-cpus: $(VENV)/.done  ## the kernels' tests, compiled as for other x86 proce
 test-all: $(VENV)/.done  ## the long ones too
 	$(BIN)/python -m pytest
 
-bench: $(VENV)/.done  ## four tables of timings, into runs/bench
+bench: $(VENV)/.done  ## five tables of timings, into runs/bench
 	$(BIN)/python -m benchmarks $(BENCH)
 
 bench-peers: $(VENV)/.done  ## PyTorch and OpenVINO, to be measured against
