@@ -20,6 +20,7 @@ Everywhere else a value stays real: BatchNorm is folded into one scale and shift
 bits. A file (`save`) holds one bit a binary weight and 32 a real weight, scale, shift and threshold.
 """
 
+import copy
 import hashlib
 import json
 from dataclasses import dataclass
@@ -251,6 +252,13 @@ def _after(items, i):
     return pools, relu, i
 
 
+def _alone(layer):
+    """A copy of a layer without weights that shares nothing with the trained network's."""
+    layer = copy.copy(layer)
+    layer.cache, layer.watch = None, None
+    return layer
+
+
 def _pool(layer):
     return MaxPool(layer.size, layer.stride, layer.padding, layer.ceil)
 
@@ -287,7 +295,7 @@ def _steps(items, source):
         elif isinstance(layer, layers.Concat):
             made.append(Concat(tuple(_steps(branch.layers, source) for branch in layer.branches)))
         else:
-            made.append(Apply(layers.ReLU(layer.name) if isinstance(layer, layers.ReLU) else layer))
+            made.append(Apply(layers.ReLU(layer.name) if isinstance(layer, layers.ReLU) else _alone(layer)))
     return tuple(made)
 
 
@@ -351,9 +359,16 @@ def compile(model, *, classes=(), preprocessing=None):
     PackedNetwork
         Of the model as it is now; training the model on does not change it.
     """
-    return PackedNetwork(
-        models.spec_of(model), list(classes), dict(preprocessing or {}), _steps(model.layers, _FromModel())
-    )  # fmt: skip
+    spec = models.spec_of(model)
+    if classes and len(classes) != spec["num_classes"]:
+        raise ValueError(f"classes: expected {spec['num_classes']} names, got {len(classes)}")
+    for name, array in model.state().items():
+        if not np.isfinite(array).all():
+            raise ValueError(f"model: {name} contains NaN or infinity")
+    for name, layer, key in model.parameters():
+        if layer.params[key].dtype != np.float32:
+            raise TypeError(f"model: expected float32 parameters, {name} is {layer.params[key].dtype}")
+    return PackedNetwork(spec, list(classes), dict(preprocessing or {}), _steps(model.layers, _FromModel()))
 
 
 def best(packed, x, count=5):
@@ -362,7 +377,8 @@ def best(packed, x, count=5):
     shares = np.exp(logits - logits.max(axis=1, keepdims=True))
     shares /= shares.sum(axis=1, keepdims=True)
     order = np.argsort(-shares, axis=1, kind="stable")[:, :count]
-    return [[(packed.classes[k], float(row[k])) for k in first] for row, first in zip(shares, order, strict=True)]
+    names = packed.classes or [str(k) for k in range(shares.shape[1])]
+    return [[(names[k], float(row[k])) for k in first] for row, first in zip(shares, order, strict=True)]
 
 
 # ------------------------------------------------------------------------------------------------- the file
@@ -450,10 +466,11 @@ class _FromFile:
         return tuple(self.real(norm.params["gamma"]) for _ in range(2))
 
     def threshold(self, layer, norm, relu):
-        shape = layer.params["w"].shape[3:]
+        w = layer.params["w"]
+        n, shape = w[..., 0].size, w.shape[3:]
         t = self.take("floats", shape)
-        if not np.all(np.abs(t) < 2**24):
-            raise ValueError("a threshold is out of range")
+        if not np.all((t >= -n) & (t <= n + 1) & (t == np.round(t))):
+            raise ValueError("a threshold is no count")
         return t.astype(np.int64), self.take("bits", shape).astype(bool)
 
 
@@ -471,7 +488,7 @@ def file_bytes(packed):
 def save(packed, path):
     """Write a packed network to ``path`` (.npz): one blob of bits, one of floats, one header in JSON."""
     blobs = _collect(packed.steps, _Blobs())
-    floats = np.concatenate([array.astype(np.float32) for array in blobs.floats])
+    floats = np.concatenate([np.zeros(0, np.float32), *(array.astype(np.float32) for array in blobs.floats)])
     packed_bits = np.packbits(np.concatenate([*blobs.bits, np.zeros(0, bool)]))
     header = files.plain({
         "format": FORMAT, "spec": packed.spec, "classes": packed.classes, "preprocessing": packed.preprocessing,
@@ -496,11 +513,18 @@ def load(path):
             raise ValueError("its blobs are not float32 and bytes")
         if header["checksum"] != _checksum(header, floats, packed_bits):
             raise ValueError("its checksum does not fit")
+        if not np.isfinite(floats).all():
+            raise ValueError("it holds NaN or infinity")
+        classes, preprocessing = header["classes"], header["preprocessing"]
+        if not isinstance(preprocessing, dict) or not isinstance(classes, list):
+            raise ValueError("its classes or its preprocessing are not what save writes")
+        if len(classes) not in (0, header["spec"]["num_classes"]) or not all(isinstance(c, str) for c in classes):
+            raise ValueError("its classes are not as many names as the network has")
         source = _FromFile(floats, packed_bits, header["shapes"])
         model = models.from_spec(header["spec"], init=False)
         steps = _steps(model.layers, source)
         if source.shapes or source.used["floats"] != len(floats) or -(-source.used["bits"] // 8) != len(packed_bits):
             raise ValueError("its arrays are not those of its network")
-        return PackedNetwork(header["spec"], list(header["classes"]), dict(header["preprocessing"]), steps)
+        return PackedNetwork(header["spec"], classes, preprocessing, steps)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, MemoryError, RecursionError) as error:
         raise files.FileError(f"{path}: damaged, or not a packed network ({error})") from None

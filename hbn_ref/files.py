@@ -89,6 +89,9 @@ def read_arrays(path, expected):
     if path.exists() and not zipfile.is_zipfile(path):
         raise FileError(f"{path}: damaged, or not a file of this package")
     try:
+        with zipfile.ZipFile(path) as content:  # nothing here is written compressed; a small file stays a small array
+            if any(member.file_size != member.compress_size for member in content.infolist()):
+                raise ValueError("it is compressed")
         with np.load(path, allow_pickle=False) as content:
             arrays = {name: content[name] for name in content.files}
         header = json.loads(arrays.pop(HEADER).tobytes())

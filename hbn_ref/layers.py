@@ -315,7 +315,7 @@ class Conv(Layer):
         super().__init__(name)
         self.params["w"] = w
         if bias:
-            self.params["b"] = np.zeros(w.shape[3], w.dtype)
+            self.params["b"] = np.zeros(w.shape[3], w.dtype) if w.flags.writeable else w[0, 0, 0]
         self.stride, self.padding, self.need_dx = pair("stride", stride, 1), pair("padding", padding, 0), need_dx
 
     def output_shape(self, shape):
@@ -400,11 +400,18 @@ class XnorConv(BinaryWeightConv):
 
 
 class BatchNorm(Layer):
-    """BatchNorm over (N, H, W), with running statistics for evaluation. ``in_place`` overwrites dout, as in `ReLU`."""
+    """BatchNorm over (N, H, W), with running statistics for evaluation. ``in_place`` overwrites dout, as in `ReLU`.
 
-    def __init__(self, name, channels, dtype=np.float32, in_place=False):
+    ``init=False`` gives its arrays their shapes and no memory, for counting only.
+    """
+
+    def __init__(self, name, channels, dtype=np.float32, in_place=False, init=True):
         super().__init__(name)
         self.in_place = in_place
+        if not init:
+            nothing = np.broadcast_to(np.float32(0), channels)
+            self.params, self.buffers = {"gamma": nothing, "beta": nothing}, {"mean": nothing, "var": nothing}
+            return
         self.params = {"gamma": np.ones(channels, dtype), "beta": np.zeros(channels, dtype)}
         self.buffers = {"mean": np.zeros(channels), "var": np.ones(channels)}
         self.momentum = MOMENTUM

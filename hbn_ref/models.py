@@ -21,7 +21,7 @@ import numpy as np
 from . import conv as convolution
 from . import files, layers
 from .binarize import ESTIMATORS, RULES
-from .checks import one_of, real_number, whole_number
+from .checks import one_of, pair, real_number, whole_number
 
 VARIANTS = ("fprec", "wbin", "fbin", "hybrid")
 FORMAT = "hbn_ref model 1"
@@ -309,7 +309,7 @@ class _Builder:
 
     def _weights(self, item, shape, filters):
         kernel = item["kernel"]
-        kh, kw = shape[:2] if kernel == "map" else (kernel, kernel) if isinstance(kernel, int) else kernel
+        kh, kw = shape[:2] if kernel == "map" else pair("kernel", kernel, 1)
         rng = np.random.default_rng([self.spec["seed"], self.numbers[item["name"]]])
         if not self.init:
             return np.broadcast_to(np.float32(0), (kh, kw, shape[2], filters))  # its shape and no memory
@@ -327,17 +327,19 @@ class _Builder:
         filters = item["channels"] if spec["width"] == 1 else max(2, round(item["channels"] * spec["width"]))
         w = self._weights(item, shape, filters)
         geometry = {"stride": item["stride"], "padding": item["padding"]}
+        if max(pair("padding", item["padding"], 0)) > max(w.shape[:2]):
+            raise ValueError(f"{name}: padding {item['padding']} is larger than the kernel {w.shape[:2]}")
         if self._inputs_binary(name):
             options = {key: spec[key] for key in ("rule", "estimator", "pad_value", "scale")}
-            yield layers.BatchNorm(f"{name}.bn", shape[2], in_place=True)
+            yield layers.BatchNorm(f"{name}.bn", shape[2], in_place=True, init=self.init)
             yield layers.XnorConv(name, w, **geometry, **options)
         elif first or spec["variant"] == "fprec":
             begins = first and spec["definition"][0] is item
             yield layers.Conv(name, w, **geometry, need_dx=not begins)
-            yield layers.BatchNorm(f"{name}.bn", filters, in_place=True)
+            yield layers.BatchNorm(f"{name}.bn", filters, in_place=True, init=self.init)
         else:
             yield layers.BinaryWeightConv(name, w, **geometry, rule=spec["rule"])
-            yield layers.BatchNorm(f"{name}.bn", filters, in_place=True)
+            yield layers.BatchNorm(f"{name}.bn", filters, in_place=True, init=self.init)
         if item["relu"]:
             yield layers.ReLU(f"{name}.relu", in_place=True)
 
@@ -371,6 +373,8 @@ class _Builder:
         yield layers.Residual(layers.Sequential(body), layers.Sequential(shortcut), item["name"])
 
     def _concat(self, item, shape):
+        if not item["branches"]:
+            raise ValueError(f"{item['name']}: expected at least one branch")
         branches = [layers.Sequential(self.sequence(branch, shape)[0]) for branch in item["branches"]]
         yield layers.Concat(branches, item["name"])
 
@@ -414,31 +418,38 @@ def build(
             raise ValueError(f"variant: the name says {named!r}, got {variant!r}")
         variant, keep_real = named, keep_real or layers_named
     definition = definition_of(name_or_definition)
-    variant = one_of("variant", variant or "fprec", VARIANTS)
-    one_of("last_layer", last_layer, ("real", "binary"))
-    one_of("rule", rule, RULES)
-    one_of("estimator", estimator, tuple(ESTIMATORS))
-    one_of("pad_value", pad_value, convolution.PAD_VALUES)
-    real_number("width", width, 0.01)
-    whole_number("seed", seed, 0)
-    for key, value in (("num_classes", num_classes), ("in_channels", in_channels), ("input_size", input_size)):
-        whole_number(key, value)
-    kept = resolve_keep_real(definition, keep_real)
-    if kept and variant != "hybrid":
-        raise ValueError(f"keep_real: only a hybrid chooses layers, the variant is {variant!r}")
-    if variant == "fprec" and last_layer == "binary":
-        raise ValueError("last_layer: fprec has real weights everywhere; use wbin, fbin or hybrid")
     spec = {
         "name": name_or_definition if isinstance(name_or_definition, str) else "custom",
-        "definition": definition, "variant": variant, "num_classes": int(num_classes),
-        "in_channels": int(in_channels), "input_size": int(input_size), "keep_real": kept, "last_layer": last_layer,
+        "definition": definition, "variant": variant or "fprec", "num_classes": num_classes,
+        "in_channels": in_channels, "input_size": input_size, "keep_real": keep_real, "last_layer": last_layer,
         "seed": seed, "width": width, "rule": rule, "estimator": estimator, "pad_value": pad_value, "scale": scale,
     }  # fmt: skip
+    _check_spec(spec)
+    spec["keep_real"] = resolve_keep_real(definition, keep_real)
+    if spec["keep_real"] and spec["variant"] != "hybrid":
+        raise ValueError(f"keep_real: only a hybrid chooses layers, the variant is {spec['variant']!r}")
+    for key in ("num_classes", "in_channels", "input_size"):
+        spec[key] = int(spec[key])
     return from_spec(spec, init)
+
+
+def _check_spec(spec):
+    one_of("variant", spec["variant"], VARIANTS)
+    one_of("last_layer", spec["last_layer"], ("real", "binary"))
+    one_of("rule", spec["rule"], RULES)
+    one_of("estimator", spec["estimator"], tuple(ESTIMATORS))
+    one_of("pad_value", spec["pad_value"], convolution.PAD_VALUES)
+    real_number("width", spec["width"], 0.01)
+    whole_number("seed", spec["seed"], 0)
+    for key in ("num_classes", "in_channels", "input_size"):
+        whole_number(key, spec[key])
+    if spec["variant"] == "fprec" and spec["last_layer"] == "binary":
+        raise ValueError("last_layer: fprec has real weights everywhere; use wbin, fbin or hybrid")
 
 
 def from_spec(spec, init=True):
     """Build the network that ``spec``, the record kept by `build`, describes."""
+    _check_spec(spec)
     image = (spec["input_size"], spec["input_size"], spec["in_channels"])
     try:
         made, shape = _Builder(spec, init).sequence(spec["definition"], image)
@@ -500,5 +511,5 @@ def load(path):
         model.load_state(arrays)
         _check_labels(model.spec, header["classes"], header["preprocessing"])
         return model, header["classes"], header["preprocessing"]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError) as error:
         raise files.FileError(f"{path}: damaged, or not a model file ({error})") from None

@@ -1,0 +1,1159 @@
+"""Chapter 9, deploy: thresholds for every count, packed networks against the trained ones, the file and its damages.
+
+Sections, in the order in which a bug is best looked for: threshold, steps, whole networks, what is kept, bad input,
+file, damaged files, fuzz.
+"""
+
+import copy
+import io
+import json
+import tracemalloc
+import zipfile
+
+import numpy as np
+import pytest
+from conftest import JIT, KERNELS, arrays_in, random_arrays, thin, with_zeros
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hbn_ref import binarize, bits, conv, deploy, engine, files, layers, models, train
+from hbn_ref.models import average, classifier, concat, dropout, max_pool, relu, residual
+
+needs_jit = pytest.mark.skipif(not JIT, reason="too slow in plain Python")
+
+# In fbin: a chain of binary layers, with pools inside it, layers without a ReLU, more than one word of channels.
+CHAIN = [
+    models.conv("first", 4, 3, padding=1), max_pool(2),
+    models.conv("second", 66, 3, padding=1), max_pool(3, 2, 1, True),
+    models.conv("third", 5, 1, relu=False),
+    models.conv("map", 6, "map"), dropout(0.2, per_channel=True),
+    models.conv("point", 4, 1), dropout(0.5),
+    classifier(),
+]  # fmt: skip
+BRANCHED = [
+    models.conv("stem", 4, 3, padding=1), max_pool(2),
+    residual("same", [models.conv("s1", 4, 3, padding=1), models.conv("s2", 4, 3, padding=1, relu=False)]), relu(),
+    residual("half", [models.conv("h1", 6, 3, stride=2, padding=1, relu=False)],
+             [models.conv("h2", 6, 1, stride=2, relu=False)]),
+    concat("fork", [models.conv("f1", 2, 1)], [models.conv("f2", 3, 1), max_pool(2, 1, 1), max_pool(2, 1),
+           models.conv("f3", 4, 3, padding=1)], [max_pool(3, 1, 1), models.conv("f4", 2, 1)], []),
+    average(), classifier(),
+]  # fmt: skip
+ONE_BINARY = [models.conv("a", 4, 3, padding=1), max_pool(2), models.conv("b", 3, 3), average(), classifier()]
+
+
+CUSTOM = {
+    "chain-fprec": (CHAIN, "fprec", {}),
+    "chain-wbin": (CHAIN, "wbin", {}),
+    "chain-wbin-last": (CHAIN, "wbin", {"last_layer": "binary"}),
+    "chain-fbin": (CHAIN, "fbin", {}),
+    "chain-fbin-last": (CHAIN, "fbin", {"last_layer": "binary"}),
+    "chain-fbin-pad1": (CHAIN, "fbin", {"pad_value": 1}),
+    "chain-fbin-pad-1": (CHAIN, "fbin", {"pad_value": -1}),
+    "chain-fbin-unscaled": (CHAIN, "fbin", {"scale": False}),
+    "chain-hybrid": (CHAIN, "hybrid", {"keep_real": ["third"], "pad_value": -1}),
+    "branched-fprec": (BRANCHED, "fprec", {}),
+    "branched-wbin": (BRANCHED, "wbin", {}),
+    "branched-fbin": (BRANCHED, "fbin", {}),
+    "branched-fbin-unscaled": (BRANCHED, "fbin", {"scale": False, "pad_value": 1}),
+    "branched-hybrid": (BRANCHED, "hybrid", {"keep_real": ["s1", "f3"], "last_layer": "binary"}),
+}
+
+
+def trained(network, variant=None, *, seed=0, size=8, channels=2, classes=3, steps=2, **options):
+    """A network after a few steps on noise, whose BatchNorms then get all signs of gamma, zeros, and exact ties."""
+    sizes = {"num_classes": classes, "in_channels": channels, "input_size": size}
+    model, rng = models.build(network, variant, seed=seed, **sizes, **options), np.random.default_rng(seed)
+    norms = [layer for layer in model.walk() if isinstance(layer, layers.BatchNorm)]
+    for norm in norms:
+        norm.momentum = 1.0
+    adam, labels = train.Adam(0.01), np.arange(4 if JIT else 2) % classes
+    for _ in range(steps):
+        train.train_step(model, images(model, len(labels), rng), labels, adam)
+    for norm in norms:
+        gamma, beta = norm.params["gamma"], norm.params["beta"]
+        gamma *= rng.choice([1, -1, 3, -0.2], gamma.size).astype(np.float32)
+        beta += 0.3 * rng.standard_normal(beta.size).astype(np.float32)
+        kind = rng.random(gamma.size)
+        gamma[kind < 0.15], gamma[kind < 0.07] = 0.0, -0.0
+        tie = rng.random(gamma.size) < 0.15  # a count of 0, or one that the ReLU clips, lies on the threshold
+        beta[tie], norm.buffers["mean"][tie] = 0, 0
+    return model
+
+
+def images(model, count, rng=None):
+    rng = rng or np.random.default_rng(count)
+    size, channels = model.spec["input_size"], model.spec["in_channels"]
+    return rng.standard_normal((count, size, size, channels)).astype(np.float32)
+
+
+def signs_of(model, x):
+    """(logits, [(layer, bits)]) of the trained network's evaluation: what `PackedNetwork.trace` gives."""
+    seen = []
+    with layers.watching(model, lambda layer, x: seen.append((layer.name, x >= 0)), layers.XnorConv):
+        return model.forward(x), seen
+
+
+def assert_the_same_network(model, packed, batches=(1, 5)):
+    """Identical bits into every binary layer and identical logits, with each kernel."""
+    for kernel in KERNELS:
+        for batch in batches:
+            x = images(model, batch)
+            with engine.kernel(kernel):
+                expected, expected_bits = signs_of(model, x)
+                logits, found = packed.trace(x)
+                assert np.array_equal(packed(x), logits)
+            assert [name for name, _ in found] == [name for name, _ in expected_bits]
+            for (name, got), (_, wanted) in zip(found, expected_bits, strict=True):
+                assert got.dtype == np.uint8 and np.array_equal(got, wanted), name
+            assert logits.dtype == np.float32 and np.array_equal(logits, expected)  # the top-1 with them
+            assert np.isfinite(logits).all()
+
+
+# ------------------------------------------------------------------------------------------- threshold
+
+ALWAYS, NEVER = (-9, False), (10, False)  # for n = 9
+ALWAYS_FALLING, NEVER_FALLING = (10, True), (-9, True)
+BY_HAND = [  # (alpha, scale, shift, relu), (t, flip); all sums are exact
+    ((1, 1, 0, False), (0, False)),
+    ((1, 1, 0, True), ALWAYS),
+    ((1, 1, -3, True), (3, False)),
+    ((1, 1, -2.5, False), (3, False)),
+    ((0.5, 2, -3, True), (3, False)),
+    ((0.25, 8, -5, False), (3, False)),
+    ((1, 1, 3, False), (-3, False)),
+    ((1, 1, 3.5, False), (-3, False)),
+    ((1, 1, 3, True), ALWAYS),
+    ((1, 1, -9, True), (9, False)),
+    ((1, 1, -9.5, True), NEVER),
+    ((1, 1, 9, False), ALWAYS),
+    ((1, -1, 3, True), (4, True)),  # bits of ..., 2, 3 are 1
+    ((1, -1, 3.5, False), (4, True)),
+    ((1, -1, 0, True), (1, True)),
+    ((1, -1, 0, False), (1, True)),
+    ((1, -1, -1, True), NEVER_FALLING),
+    ((1, -1, -1, False), (0, True)),
+    ((1, -1, 9, True), ALWAYS_FALLING),
+    ((1, -1, 8, True), (9, True)),
+    ((1, -1, -9, False), (-8, True)),
+    ((1, -1, -10, False), NEVER_FALLING),
+    ((1, 0, 0, True), ALWAYS),
+    ((1, 0, -0.0, False), ALWAYS),
+    ((1, -0.0, 0, True), ALWAYS),
+    ((1, 0, 2, False), ALWAYS),
+    ((1, 0, -1, True), NEVER),
+    ((1, -0.0, -1, False), NEVER),
+    ((0, 1, 0, False), ALWAYS),
+    ((0, 1, -1, True), NEVER),
+    ((0, -1, 1, False), ALWAYS_FALLING),
+    ((0, -1, 0, True), ALWAYS_FALLING),
+    ((0, -1, -1, True), NEVER_FALLING),
+    ((1, 1e-30, -2e-30, True), (2, False)),
+    ((1, -1e30, 2e30, True), (3, True)),
+]
+
+
+@pytest.mark.parametrize("numbers, expected", BY_HAND)
+def test_threshold_by_hand(numbers, expected):
+    *numbers, with_relu = numbers
+    t, flip = deploy.threshold(*(np.array([v], np.float32) for v in numbers), 9, with_relu)
+    assert (t[0], flip[0]) == expected
+
+
+def float_bits(counts, alpha, scale, shift, with_relu):
+    """The trained network's own arithmetic, for counts (N, H, W, C)."""
+    v = alpha * counts.astype(np.float32)
+    if with_relu:
+        v, _ = layers.relu_forward(v)
+    return layers.scale_shift(v, scale, shift) >= 0
+
+
+def batchnorms(channels, n, seed):
+    """(alpha, scale, shift): both signs, zeros, tiny and huge, and sums that are 0, or nearly, for one count."""
+    rng = np.random.default_rng(seed)
+    alpha = rng.uniform(0.001, 0.2, channels).astype(np.float32)
+    gamma = rng.standard_normal(channels).astype(np.float32)
+    gamma *= rng.choice([1, 1, 1e-30, 1e20, 0.01], channels).astype(np.float32)
+    beta, mean = rng.standard_normal((2, channels)).astype(np.float32)
+    mean *= 0.2 * np.sqrt(n)
+    scale, shift = layers.fold_batchnorm(gamma, beta, mean, rng.uniform(0.01, 2 + 0.01 * n, channels))
+    kind = (np.arange(channels) + 3 * seed) % 8
+    short = kind == 6  # few digits, so that the sum is exactly 0 for one count
+    alpha[short] = rng.integers(1, 64, short.sum()) / 256
+    scale[short] = rng.choice([-1, 1], short.sum()) * rng.integers(1, 64, short.sum()) / 8
+    tie = rng.integers(-n, n + 1, channels)
+    v = (alpha * np.abs(tie).astype(np.float32)) * np.sign(tie).astype(np.float32)
+    exact = (-v.astype(np.float64) * scale).astype(np.float32)
+    above, below = np.nextafter(exact, np.float32(np.inf)), np.nextafter(exact, -np.float32(np.inf))
+    for k, value in {0: exact, 1: above, 2: below, 6: exact}.items():
+        shift[kind == k] = value[kind == k]
+    scale[kind == 3], scale[kind == 4] = 0.0, -0.0
+    shift[(kind == 3) & (rng.random(channels) < 0.3)] = 0
+    alpha[kind == 5] = 0
+    shift[(kind == 5) & (rng.random(channels) < 0.3)] = 0
+    return alpha, scale, shift
+
+
+def all_counts(n, channels):
+    return np.broadcast_to(np.arange(-n, n + 1, dtype=np.int32)[:, None, None, None], (2 * n + 1, 1, 1, channels))
+
+
+THRESHOLD_CASES = [
+    (n, channels, with_relu)
+    for n in (1, 2, 9, 576, 2304)
+    for channels in (1, 63, 64, 65, 130)
+    for with_relu in (True, False)
+]
+
+
+@pytest.mark.parametrize("n, channels, with_relu", thin(THRESHOLD_CASES, 12))
+def test_threshold_is_the_float_function_for_every_count(n, channels, with_relu):
+    counts = np.ascontiguousarray(all_counts(n, channels))
+    for seed in range(8 if JIT and n < 100 else 2):
+        alpha, scale, shift = batchnorms(channels, n, seed)
+        t, flip = deploy.threshold(alpha, scale, shift, n, with_relu)
+        assert t.shape == flip.shape == (channels,) and t.dtype == np.int64 and flip.dtype == bool
+        assert t.min() >= -n and t.max() <= n + 1
+        expected = float_bits(counts, alpha, scale, shift, with_relu)
+        assert np.array_equal((counts >= t) ^ flip, expected)
+        words = deploy._threshold(t, flip)(counts, None)  # the step: 64 comparisons a word
+        assert np.array_equal(bits.unpack(words, channels) > 0, expected)  # unpack refuses bits beyond the channels
+
+
+def test_the_cases_of_the_threshold_hold_ties_and_every_kind_of_channel():
+    n, kinds, on_it, near_it = 576, set(), 0, 0
+    for seed in range(2):
+        alpha, scale, shift = batchnorms(130, n, seed)
+        kinds |= {(np.sign(s), np.signbit(s)) for s in scale.tolist()}
+        assert np.isfinite(scale).all() and np.isfinite(shift).all() and (alpha == 0).any()
+        sums = layers.scale_shift(alpha * all_counts(n, 130).astype(np.float32), scale, shift)
+        moving = (alpha > 0) & (scale != 0)
+        on_it += (sums[..., moving] == 0).sum()
+        near_it += (np.abs(sums[..., moving]) < 1e-6 * np.abs(shift[moving])).sum()
+    assert kinds == {(1, False), (-1, True), (0, False), (0, True)}
+    assert on_it > 10 and near_it > on_it + 20
+
+
+@pytest.mark.parametrize("with_relu", ["before", "after", None])
+def test_pooling_may_go_before_the_comparison_but_not_after_it(with_relu):
+    n, channels = 40, 70
+    alpha, scale, shift = batchnorms(channels, n, seed=3)
+    counts = np.random.default_rng(0).integers(-n, n + 1, (2, 7, 6, channels)).astype(np.int32)
+    pool = layers.MaxPool("pool", 3, 2, 1, ceil=True)
+    v = alpha * counts.astype(np.float32)
+    v = np.maximum(v, 0) if with_relu == "before" else v
+    v = pool.forward(v)
+    v = np.maximum(v, 0) if with_relu == "after" else v
+    expected = layers.scale_shift(v, scale, shift) >= 0
+    t, flip = deploy.threshold(alpha, scale, shift, n, with_relu is not None)
+    pooled = deploy._pool(pool)(counts, None)
+    assert pooled.dtype == np.int32 and pooled.shape == expected.shape
+    assert np.array_equal(bits.unpack(deploy._threshold(t, flip)(pooled, None), channels) > 0, expected)
+    late = pool.forward(((counts >= t) ^ flip).astype(np.float32)) > 0
+    falling = scale < 0
+    assert np.array_equal(late[..., ~falling], expected[..., ~falling])
+    assert not np.array_equal(late[..., falling], expected[..., falling])  # the case would notice
+
+
+# ----------------------------------------------------------------------------------------------- steps
+
+UNPACKING = [  # kernel, channels, filters: 480 weights of a filter are made real at a time
+    ((1, 1), 2, 1), ((1, 1), 479, 31), ((1, 1), 480, 32), ((1, 1), 481, 33), ((1, 1), 482, 3), ((3, 3), 7, 63),
+    ((3, 3), 60, 64), ((2, 5), 48, 65), ((3, 2), 81, 96), ((3, 3), 107, 130), ((3, 3), 110, 2), ((2, 2), 360, 128),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kernel, channels, filters", thin(UNPACKING, 4))
+def test_unpacking_convolution_gives_the_very_numbers_of_the_one_with_real_weights(kernel, channels, filters):
+    w = with_zeros(random_arrays(channels, (*kernel, channels, filters), dtype=np.float32))
+    words, alpha = bits.pack(w.reshape(-1, filters)), binarize.alpha(w)
+    for batch, stride, padding in (((1, (1, 1), (0, 0)), (3, (2, 1), (1, 2)))) if JIT else ((1, (2, 1), (0, 1)),):
+        x = random_arrays(batch, (batch, 4, 5, channels), dtype=np.float32)
+        for name in KERNELS:
+            with engine.kernel(name):
+                got = conv.unpacking_conv2d(x, words, alpha, kernel, stride=stride, padding=padding)
+                expected, _ = conv.binary_weight_conv2d_forward(x, w, stride=stride, padding=padding)
+            assert got.dtype == np.float32 and np.array_equal(got, expected)
+
+
+def run_recording(steps, x, seen):
+    """As `deploy._run`, with (step, its input, its output) of every step appended to ``seen``."""
+    for step in steps:
+        if isinstance(step, deploy.Residual):
+            y = run_recording(step.body, x, seen) + run_recording(step.shortcut, x, seen)
+        elif isinstance(step, deploy.Concat):
+            y = np.concatenate([run_recording(branch, x, seen) for branch in step.branches], axis=3)
+        else:
+            y = step(x, None)
+        seen.append((step, x, y))
+        x = y
+    return x
+
+
+def test_a_chain_of_binary_layers_holds_bits_and_whole_numbers_only():
+    packed = deploy.compile(trained(CHAIN, "fbin"))
+    seen = []
+    run_recording(packed.steps, random_arrays(0, (2, 8, 8, 2), dtype=np.float32), seen)
+    real, whole, word = np.dtype(np.float32), np.dtype(np.int32), np.dtype(np.uint64)
+    assert [(type(step).__name__, y.dtype) for step, _, y in seen] == [
+        ("Convolve", real), ("Scale", real), ("MaxPool", real), ("Apply", real), ("Signs", word),
+        ("Count", whole), ("MaxPool", whole), ("Threshold", word),  # second
+        ("Count", whole), ("Threshold", word),  # third
+        ("Count", whole), ("Threshold", word),  # map
+        ("Count", real), ("Apply", real), ("Convolve", real), ("Apply", real),
+    ]  # fmt: skip
+
+
+CHAINED = {  # the layers whose counts stay whole numbers
+    "chain-fbin": {"second", "third", "map"},
+    "chain-hybrid": {"map"},
+    "branched-fbin": {"s1", "f2"},
+    "branched-hybrid": set(),
+}
+
+
+@pytest.mark.parametrize("case", CHAINED)
+def test_floats_begin_only_where_the_next_step_is_real(case):
+    definition, variant, options = CUSTOM[case]
+    packed, seen = deploy.compile(trained(definition, variant, steps=0, **options)), []
+    run_recording(packed.steps, random_arrays(0, (1, 8, 8, 2), dtype=np.float32), seen)
+    steps = [step for step, _, _ in seen]
+    for (step, x, y), following in zip(seen, [*steps[1:], None], strict=True):
+        if isinstance(step, (deploy.Signs, deploy.Threshold)):
+            assert y.dtype == np.uint64 and isinstance(following, deploy.Count)
+        if isinstance(step, deploy.Threshold):
+            assert x.dtype == np.int32 and step.t.dtype == np.int32 and step.flip.dtype == np.uint64
+        if isinstance(step, deploy.Count):
+            assert x.dtype == np.uint64 and y.dtype == (np.float32 if step.real else np.int32)
+            assert step.real or isinstance(following, (deploy.MaxPool, deploy.Threshold))
+    assert {step.name for step in steps if isinstance(step, deploy.Count) and not step.real} == CHAINED[case]
+    assert sum(isinstance(step, deploy.Threshold) for step in steps) == len(CHAINED[case])
+
+
+# -------------------------------------------------------------------------------------- whole networks
+
+
+@pytest.mark.parametrize("case", CUSTOM)
+def test_packed_network_gives_the_bits_and_logits_of_the_trained_one(case, tmp_path):
+    definition, variant, options = CUSTOM[case]
+    for seed in range(5 if JIT else 1):
+        model = trained(definition, variant, seed=seed, **options)
+        packed = deploy.compile(model)
+        assert_the_same_network(model, packed, batches=(1, 5) if JIT else (2,))
+        deploy.save(packed, tmp_path / "packed.npz")
+        assert_identical(deploy.load(tmp_path / "packed.npz"), packed)
+
+
+NETWORKS = {
+    **{f"small-{variant}": {} for variant in ("fprec", "wbin", "fbin")},
+    "small-hybrid": {"keep_real": ["conv3"]},
+    "small-hybrid, two": {"keep_real": ["conv2", "conv6"], "last_layer": "binary"},
+    "small-fbin, +1": {"pad_value": 1},
+    "small-fbin, -1": {"pad_value": -1},
+    "small-fbin, unscaled": {"scale": False},
+    "small-fbin, last": {"last_layer": "binary"},
+    "small-wbin, last": {"last_layer": "binary"},
+    "sketchanet-fbin": {"size": 81, "width": 0.3},
+    "sketchanet-hybrid1": {"size": 81, "width": 0.3},
+    **{f"resnet18-{variant}": {} for variant in ("fprec", "wbin", "fbin", "hybrid-v1")},
+    **{f"squeezenet-{variant}": {} for variant in ("wbin", "fbin", "hybrid-v3")},
+    **{f"googlenet-{variant}": {"size": 48} for variant in ("wbin", "fbin")},
+    "googlenet-fbin, -1": {"size": 48, "pad_value": -1, "scale": False},
+    **{f"alexnet-{variant}": {"size": 67, "width": 0.05} for variant in ("fprec", "wbin", "fbin", "hybrid1")},
+}
+
+
+def network(case, **options):
+    options = {"size": 32, "channels": 1, "classes": 5, **NETWORKS.get(case, {}), **options}
+    if not case.startswith("small"):
+        options.setdefault("width", 0.125)
+    return trained(case.partition(",")[0], **options)
+
+
+@needs_jit
+@pytest.mark.parametrize("case", NETWORKS)
+def test_every_network_gives_the_bits_and_logits_of_the_trained_one(case, tmp_path):
+    model = network(case)
+    packed = deploy.compile(model)
+    assert_the_same_network(model, packed)
+    deploy.save(packed, tmp_path / "packed.npz")
+    assert_identical(deploy.load(tmp_path / "packed.npz"), packed)
+
+
+@needs_jit
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["sketchanet-fbin", "sketchanet-hybrid1", "sketchanet-wbin"])
+def test_sketchanet_of_full_size(name):
+    model = trained(name, size=225, channels=1, classes=250, steps=1)
+    assert_the_same_network(model, deploy.compile(model))
+
+
+@needs_jit
+@pytest.mark.parametrize("name", ["small-fbin", "resnet18-fbin"])
+def test_the_bits_that_are_compared_say_something(name):
+    model = network(name)
+    logits, seen = deploy.compile(model).trace(images(model, 5))
+    binary = [layer.name for layer in model.walk() if isinstance(layer, layers.XnorConv)]
+    assert sorted(name for name, _ in seen) == sorted(binary)
+    assert len(np.unique(logits, axis=0)) == 5
+    for name, found in seen:
+        channels = found.reshape(-1, found.shape[3])
+        assert 0.1 < channels.mean() < 0.9, name
+        assert ((channels.min(axis=0) == 0) & (channels.max(axis=0) == 1)).mean() > 0.25, name
+
+
+@needs_jit
+def test_no_result_depends_on_the_number_of_threads():
+    model = network("small-hybrid", size=64)
+    packed, x = deploy.compile(model), images(model, 5)
+    with engine.threads(1):
+        one, bits_of_one = packed.trace(x)
+    with engine.threads(3):
+        three, bits_of_three = packed.trace(x)
+    assert np.array_equal(one, three)
+    assert all(np.array_equal(a, b) for (_, a), (_, b) in zip(bits_of_one, bits_of_three, strict=True))
+
+
+def test_best_gives_the_most_probable_classes_first():
+    def logits(x):
+        return np.array([[1, 3, 2, 3], [1000, -1000, 999, 0]], np.float32)
+
+    packed = deploy.PackedNetwork({"input_size": 1, "in_channels": 1}, list("abcd"), {}, (lambda x, watch: logits(x),))
+    first, second = deploy.best(packed, np.zeros((2, 1, 1, 1), np.float32), count=9)
+    assert [name for name, _ in first] == ["b", "d", "c", "a"]  # of equals the first
+    shares = np.exp([3.0, 3, 2, 1]) / np.exp([3.0, 3, 2, 1]).sum()
+    assert [share for _, share in first] == pytest.approx(shares)
+    assert second[0] == ("a", pytest.approx(1 / (1 + np.exp(-1))))
+    top = deploy.best(packed, np.zeros((2, 1, 1, 1), np.float32), count=1)
+    assert top == [first[:1], second[:1]]
+
+
+# ----------------------------------------------------------------------------------------- what is kept
+
+
+def assert_identical(got, expected):
+    """Two packed networks with the same arrays, steps, names and logits."""
+    assert [type(step) for step in got.steps] == [type(step) for step in expected.steps]
+    x = images(expected, 2)
+    assert np.array_equal(got(x), expected(x))
+    for a, b in zip(parts(got.steps), parts(expected.steps), strict=True):
+        assert a.dtype == b.dtype and np.array_equal(a, b)
+    assert got.spec == files.plain(expected.spec) and got.classes == expected.classes
+    assert got.preprocessing == files.plain(expected.preprocessing)
+
+
+def parts(steps):
+    """The arrays of packed steps in their order, without what a call works out (`PackedWeights.totals`)."""
+    found = []
+    for step in steps:
+        for value in vars(step).values():
+            if isinstance(value, conv.PackedWeights):
+                found += [value.words, value.alpha, value.tap_sums]
+            elif isinstance(value, np.ndarray):
+                found.append(value)
+        if isinstance(step, deploy.Residual):
+            found += parts(step.body) + parts(step.shortcut)
+        if isinstance(step, deploy.Concat):
+            found += [array for branch in step.branches for array in parts(branch)]
+    return found
+
+
+@pytest.mark.parametrize("case", ["chain-fbin", "chain-wbin", "chain-fprec", "branched-hybrid"])
+def test_training_on_does_not_change_the_packed_network(case):
+    definition, variant, options = CUSTOM[case]
+    model = trained(definition, variant, steps=1, **options)
+    classes, preprocessing = ["a", "b", "c"], {"size": 8}
+    packed = deploy.compile(model, classes=classes, preprocessing=preprocessing)
+    x = images(model, 2)
+    before, adam = packed(x), train.Adam(0.1)
+    assert not any(np.shares_memory(a, b) for a in parts(packed.steps) for b in model.state().values())
+    train.train_step(model, x, np.arange(2), adam)
+    for array in model.state().values():
+        array += 1
+    classes[0], preprocessing["size"] = "z", 9
+    assert np.array_equal(packed(x), before)
+    assert not np.array_equal(model.forward(x), before)
+    assert packed.classes == ["a", "b", "c"] and packed.preprocessing == {"size": 8}
+
+
+def test_a_call_of_the_packed_network_leaves_the_training_of_the_model_alone():
+    model = trained(ONE_BINARY, "fbin", steps=0)
+    packed, x, seen = deploy.compile(model), images(model, 2), []
+    logits = model.forward(x, training=True)
+    with layers.watching(model, lambda layer, x: seen.append(layer.name)):
+        packed(x)
+    assert seen == []
+    model.backward(np.ones_like(logits))
+
+
+def reals_and_bits(model):
+    """(real numbers, bits) that the file has to hold, counted from the layers of the trained network."""
+    reals, ones = 0, 0
+    for chain in sequences(model):
+        chain = [layer for layer in chain if layer.params]  # pools, ReLUs and dropout hold nothing
+        kinds = [type(layer).__name__ for layer in chain]
+        for i, layer in enumerate(chain):
+            sizes = {key: value.size for key, value in layer.params.items()}
+            folded = kinds[i - 1 : i + 2] == ["XnorConv", "BatchNorm", "XnorConv"]
+            if kinds[i] == "BatchNorm":  # one threshold and one flip a channel, or scale and shift
+                reals += sizes["gamma"] * (1 if folded else 2)
+                ones += sizes["gamma"] * folded
+            elif kinds[i] == "Conv":
+                reals += sum(sizes.values())
+            else:
+                ones += sizes["w"]
+                in_chain = kinds[i : i + 3] == ["XnorConv", "BatchNorm", "XnorConv"]
+                reals += 0 if in_chain else layer.params["w"].shape[3]  # alpha
+    return reals, ones
+
+
+def sequences(layer):
+    """Every list of layers that follow one another, blocks counted as what separates two of them."""
+    run = []
+    for one in layer.layers:
+        inner = getattr(one, "branches", [])
+        inner = [one.body, one.shortcut] if isinstance(one, layers.Residual) else inner
+        for part in inner:
+            yield from sequences(part)
+        if isinstance(one, (layers.Residual, layers.Concat, layers.AvgPool)):
+            yield run
+            run = []
+        run.append(one)
+    yield run
+
+
+def assert_size(model, path):
+    packed = deploy.compile(model)
+    reals, ones = reals_and_bits(model)
+    assert deploy.file_bytes(packed) == 4 * reals + -(-ones // 8)
+    deploy.save(packed, path)
+    assert path.stat().st_size <= 1.02 * deploy.file_bytes(packed) + 8192
+    assert path.stat().st_size >= deploy.file_bytes(packed)
+
+
+@pytest.mark.parametrize("case", CUSTOM)
+def test_file_bytes_are_one_bit_a_binary_weight_and_32_a_real_number(case, tmp_path):
+    definition, variant, options = CUSTOM[case]
+    assert_size(trained(definition, variant, steps=0, **options), tmp_path / "packed.npz")
+
+
+@needs_jit
+@pytest.mark.parametrize(
+    "name",
+    ["small-fprec", "small-wbin", "small-fbin", "sketchanet-fbin", "sketchanet-wbin", "sketchanet-hybrid1",
+     "resnet18-fbin", "resnet18-hybrid-v2", "squeezenet-fbin", "squeezenet-hybrid-v1", "googlenet-fbin",
+     "googlenet-wbin"],
+)  # fmt: skip
+def test_files_of_full_networks_are_hardly_larger(name, tmp_path):
+    assert_size(trained(name, size=225, channels=3, classes=250, steps=0), tmp_path / "packed.npz")
+
+
+@needs_jit
+def test_small_fbin_by_hand():
+    packed = deploy.compile(models.build("small-fbin", num_classes=12, in_channels=1, input_size=64))
+    reals = 25 * 32 + 2 * 32 + 2 * 32  # conv1, its BatchNorm, the one before the first sign
+    reals += 64 + 128 + 128 + 256 + 256  # thresholds behind conv2 to conv5; alpha of conv6
+    reals += 256 * 12 + 12
+    weights = 9 * 32 * 64 + 9 * 64 * 128 + 9 * 128 * 128 + 16 * 128 * 256 + 256 * 256
+    assert deploy.file_bytes(packed) == 4 * reals + (weights + 64 + 128 + 128 + 256) // 8
+
+
+@needs_jit
+@pytest.mark.parametrize("name", ["sketchanet-fbin", "sketchanet-wbin", "sketchanet-hybrid1"])
+def test_binary_weights_are_bits_in_memory(name):
+    packed = deploy.compile(models.build(name, num_classes=250, in_channels=1, input_size=225))
+    held = {id(array): array.nbytes for array in arrays_in(packed.steps)}
+    assert sum(held.values()) <= 1.3 * deploy.file_bytes(packed)
+
+
+@needs_jit
+def test_a_call_makes_few_binary_weights_real_at_a_time():
+    packed = deploy.compile(models.build("sketchanet-wbin", num_classes=250, in_channels=1, input_size=81))
+    largest = max(np.prod(step.shape) for step in packed.steps if isinstance(step, deploy.BinaryWeightConvolve))
+    x = images(packed, 1)
+    packed(x)
+    tracemalloc.start()
+    try:
+        packed(x)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert largest == 9 * 256 * 256 and peak < 0.8 * 4 * largest
+
+
+# ------------------------------------------------------------------------------------------- bad input
+
+
+@pytest.fixture(scope="module")
+def packed():
+    return deploy.compile(
+        trained(CHAIN, "fbin"), classes=["cat", "dog", "é\u2028"], preprocessing={"size": 8, "mean": 0.5}
+    )
+
+
+WRONG_INPUT = {
+    "float64": (lambda x: x.astype(np.float64), "float32"),
+    "float16": (lambda x: x.astype(np.float16), "float32"),
+    "bytes": (lambda x: x.astype(np.uint8), "float32"),
+    "a list": (lambda x: x.tolist(), "array"),
+    "None": (lambda x: None, "array"),
+    "one image": (lambda x: x[0], "4 axes"),
+    "no image": (lambda x: x[:0], "empty"),
+    "channels": (lambda x: x[..., :1], r"\(N, 8, 8, 2\)"),
+    "more channels": (lambda x: np.repeat(x, 2, axis=3), r"\(N, 8, 8, 2\)"),
+    "size": (lambda x: x[:, 1:], r"\(N, 8, 8, 2\)"),
+    "channels first": (lambda x: x.transpose(0, 3, 1, 2), r"\(N, 8, 8, 2\)"),
+    "NaN": (lambda x: np.where(x == x.max(), np.float32(np.nan), x), "NaN"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG_INPUT)
+def test_wrong_images_are_refused(wrong, packed):
+    change, text = WRONG_INPUT[wrong]
+    with pytest.raises((TypeError, ValueError), match="^x: .*" + text):
+        packed(change(images(packed, 2)))
+
+
+def test_images_may_lie_in_memory_as_they_like(packed):
+    x = images(packed, 3)
+    expected = packed(x)
+    assert np.array_equal(packed(np.asfortranarray(x)), expected)
+    assert np.array_equal(packed(x[::-1].copy()[::-1]), expected)
+    kept = x.copy()
+    kept.flags.writeable = False
+    assert np.array_equal(packed(kept), expected)
+    assert np.array_equal(x, images(packed, 3))  # not overwritten
+
+
+def test_a_network_without_a_definition_says_so():
+    with pytest.raises(ValueError, match=r"models\.build"):
+        deploy.compile(layers.Sequential([layers.ReLU("relu")]))
+
+
+@pytest.mark.parametrize("classes", [["a", "b"], ["a", "b", "c", "d"]])
+def test_compile_refuses_another_number_of_names_than_classes(classes):
+    with pytest.raises(ValueError, match="classes"):
+        deploy.compile(trained(CHAIN, "fbin", steps=0), classes=classes)
+
+
+def test_compile_refuses_a_diverged_network():
+    model = trained(CHAIN, "fbin", steps=0)
+    next(layer for layer in model.walk() if layer.name == "map.bn").params["gamma"][0] = np.nan
+    with pytest.raises(ValueError, match="NaN"):
+        deploy.compile(model)
+
+
+@needs_jit
+def test_a_float64_network_is_refused_or_computes_in_float32():
+    model = trained(CHAIN, "wbin", steps=0)
+    for _, layer, key in model.parameters():
+        layer.params[key] = layer.params[key].astype(np.float64)
+    try:
+        packed = deploy.compile(model)
+    except (TypeError, ValueError) as error:
+        assert "float32" in str(error)
+    else:
+        x = images(packed, 2)
+        assert np.allclose(packed(x), model.forward(x.astype(np.float64)), rtol=1e-4, atol=1e-5)
+
+
+# ------------------------------------------------------------------------------------------------ file
+
+
+def test_file_is_an_npz_without_pickle_with_three_arrays(packed, tmp_path):
+    path = tmp_path / "folder" / "packed.npz"
+    deploy.save(packed, path)
+    with np.load(path, allow_pickle=False) as content:
+        assert sorted(content.files) == ["bits", "floats", "header"]
+        assert content["bits"].dtype == np.uint8 and content["floats"].dtype == np.float32
+        assert content["bits"].nbytes + content["floats"].nbytes == deploy.file_bytes(packed)
+        header = json.loads(content["header"].tobytes())
+    assert header["format"] == "hbn_ref packed 1"
+    assert header["classes"] == packed.classes and header["preprocessing"] == packed.preprocessing
+    assert header["spec"] == files.plain(packed.spec)
+    assert {"shapes", "checksum"} <= header.keys()
+    assert [entry.name for entry in path.parent.iterdir()] == ["packed.npz"]
+
+
+def test_save_load_save_gives_the_same_bytes(packed, tmp_path):
+    first, second = tmp_path / "1.npz", tmp_path / "2.npz"
+    deploy.save(packed, first)
+    packed(images(packed, 1))  # a call works things out; none of them is written
+    deploy.save(deploy.load(first), second)
+    assert first.read_bytes() == second.read_bytes()
+    deploy.save(packed, str(second))
+    assert first.read_bytes() == second.read_bytes()
+    loaded = deploy.load(str(second))
+    assert_identical(loaded, packed)
+
+
+def test_a_loaded_network_traces_the_same_bits(packed, tmp_path):
+    deploy.save(packed, tmp_path / "packed.npz")
+    x = images(packed, 2)
+    logits, expected = packed.trace(x)
+    again, found = deploy.load(tmp_path / "packed.npz").trace(x)
+    assert np.array_equal(logits, again) and [name for name, _ in found] == [name for name, _ in expected]
+    assert all(np.array_equal(a, b) for (_, a), (_, b) in zip(found, expected, strict=True))
+
+
+def test_failed_writing_leaves_the_old_file_and_nothing_else(packed, tmp_path, monkeypatch):
+    path = tmp_path / "packed.npz"
+    deploy.save(packed, path)
+    before = path.read_bytes()
+
+    def full_disk(file, **arrays):
+        file.write(b"half")
+        raise OSError("no space left")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(np, "savez", full_disk)
+        with pytest.raises(OSError, match="no space"):
+            deploy.save(packed, path)
+    with pytest.raises(TypeError):
+        deploy.save(deploy.compile(trained(CHAIN, "fbin", steps=0), preprocessing={"mean": {1, 2}}), path)
+    assert path.read_bytes() == before
+    assert [entry.name for entry in tmp_path.iterdir()] == ["packed.npz"]
+
+
+def test_model_files_and_packed_files_are_told_apart(packed, tmp_path):
+    model = trained(CHAIN, "fbin", steps=0)
+    models.save(model, tmp_path / "model.npz", classes=["a", "b", "c"], preprocessing={"size": 8})
+    deploy.save(packed, tmp_path / "packed.npz")
+    with pytest.raises(files.FileError, match=r"model\.npz: .*'hbn_ref packed 1'.*'hbn_ref model 1'"):
+        deploy.load(tmp_path / "model.npz")
+    with pytest.raises(files.FileError, match=r"packed\.npz: .*'hbn_ref model 1'.*'hbn_ref packed 1'"):
+        models.load(tmp_path / "packed.npz")
+
+
+def test_a_network_without_numbers_has_a_file_too(tmp_path):
+    packed = deploy.compile(models.build([average()], "fprec", num_classes=2, in_channels=2, input_size=8))
+    deploy.save(packed, tmp_path / "packed.npz")
+    x = images(packed, 2)
+    assert np.array_equal(deploy.load(tmp_path / "packed.npz")(x), packed(x))
+
+
+# --------------------------------------------------------------------------------------- damaged files
+
+
+def rewrite(path, change):
+    """Let ``change(header, arrays)`` do what it likes to a file, with a checksum that fits afterwards."""
+    header, arrays = files.read_arrays(path, deploy.FORMAT)
+    change(header, arrays)
+    try:
+        header["checksum"] = deploy._checksum(header, arrays["floats"], arrays["bits"])
+    except (KeyError, TypeError):
+        pass  # no such array: no checksum either
+    text = np.frombuffer(json.dumps(header).encode(), np.uint8)  # NaN and infinity included, unlike files
+    with open(path, "wb") as file:
+        np.savez(file, header=text, **arrays)
+
+
+def first_threshold(header):
+    """Where the thresholds of the first chained layer begin among the floats."""
+    at = 0
+    for (kind, shape), following in zip(header["shapes"], header["shapes"][1:], strict=False):
+        if kind == "floats" and following == ["bits", shape]:
+            return at
+        at += int(np.prod(shape)) * (kind == "floats")
+    raise AssertionError("no threshold in this network")
+
+
+def write_arrays(path, **arrays):
+    with open(path, "wb") as file:
+        np.savez(file, **arrays)
+
+
+RAW = {
+    "missing": lambda path: path.unlink(),
+    "empty": lambda path: path.write_bytes(b""),
+    "text": lambda path: path.write_text("no network\n"),
+    "half": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
+    "a folder": lambda path: (path.unlink(), path.mkdir()),
+    "one array": lambda path: np.save(open(path, "wb"), np.ones(3)),
+    "foreign arrays": lambda path: write_arrays(path, a=np.ones(3)),
+    "pickle": lambda path: write_arrays(path, header=np.array([{}], object)),
+    "no JSON": lambda path: write_arrays(path, header=np.frombuffer(b"{", np.uint8)),
+    "a list": lambda path: write_arrays(path, header=np.frombuffer(b"[]", np.uint8)),
+    "nested": lambda path: write_arrays(path, header=np.frombuffer(b"[" * 10**5, np.uint8)),
+    "a zip": lambda path: zipfile.ZipFile(path, "w").writestr("floats.npy", b"x" * 99),
+}
+NEWER = {
+    "newer": lambda header, arrays: header.update(format="hbn_ref packed 2"),
+    "no format": lambda header, arrays: header.pop("format"),
+    "a format in a list": lambda header, arrays: header.update(format=[deploy.FORMAT]),
+}
+
+
+def resized(name, change):
+    return lambda header, arrays: arrays.update({name: change(arrays[name])})
+
+
+REWRITTEN = {
+    "no spec": lambda header, arrays: header.pop("spec"),
+    "no classes": lambda header, arrays: header.pop("classes"),
+    "no preprocessing": lambda header, arrays: header.pop("preprocessing"),
+    "no shapes": lambda header, arrays: header.pop("shapes"),
+    "shapes null": lambda header, arrays: header.update(shapes=None),
+    "shapes short": lambda header, arrays: header["shapes"].pop(),
+    "shapes long": lambda header, arrays: header["shapes"].append(["floats", [1]]),
+    "shapes swapped": lambda header, arrays: header["shapes"].reverse(),
+    "shapes of bits": lambda header, arrays: header["shapes"][0].__setitem__(0, "bits"),
+    "classes a number": lambda header, arrays: header.update(classes=3),
+    "preprocessing a number": lambda header, arrays: header.update(preprocessing=3),
+    "no floats": lambda header, arrays: arrays.pop("floats"),
+    "no bits": lambda header, arrays: arrays.pop("bits"),
+    "members swapped": lambda header, arrays: arrays.update(floats=arrays["bits"], bits=arrays["floats"]),
+    "one float less": resized("floats", lambda a: a[:-1]),
+    "one float more": resized("floats", lambda a: np.append(a, np.float32(0))),
+    "no float": resized("floats", lambda a: a[:0]),
+    "one byte less": resized("bits", lambda a: a[:-1]),
+    "one byte more": resized("bits", lambda a: np.append(a, np.uint8(0))),
+    "float64": resized("floats", lambda a: a.astype(np.float64)),
+    "big-endian": resized("floats", lambda a: a.astype(">f4")),
+    "two axes": resized("floats", lambda a: a[:, None]),
+    "no axis": resized("floats", lambda a: a[0]),
+    "signed bytes": resized("bits", lambda a: a.astype(np.int8)),
+    "more classes": lambda header, arrays: header["spec"].update(num_classes=4),
+    "no classes at all": lambda header, arrays: header["spec"].update(num_classes=0),
+    "classes -1": lambda header, arrays: header["spec"].update(num_classes=-1),
+    "classes as text": lambda header, arrays: header["spec"].update(num_classes="3"),
+    "input_size 0": lambda header, arrays: header["spec"].update(input_size=0),
+    "input_size negative": lambda header, arrays: header["spec"].update(input_size=-8),
+    "input_size huge": lambda header, arrays: header["spec"].update(input_size=10**9),
+    "input_size beyond int64": lambda header, arrays: header["spec"].update(input_size=10**30),
+    "in_channels 1": lambda header, arrays: header["spec"].update(in_channels=1),
+    "wbin": lambda header, arrays: header["spec"].update(variant="wbin"),
+    "last_layer": lambda header, arrays: header["spec"].update(last_layer="binary"),
+    "width": lambda header, arrays: header["spec"].update(width=1e308),
+    "width NaN": lambda header, arrays: header["spec"].update(width=float("nan")),
+    "pad_value": lambda header, arrays: header["spec"].update(pad_value=2),
+    "no definition": lambda header, arrays: header["spec"].update(definition=[]),
+    "definition null": lambda header, arrays: header["spec"].update(definition=None),
+    "definition shorter": lambda header, arrays: header["spec"]["definition"].pop(2),
+    "unknown item": lambda header, arrays: header["spec"]["definition"][1].update(op="nothing"),
+    "method": lambda header, arrays: header["spec"]["definition"][1].update(op="weights"),
+    "dunder": lambda header, arrays: header["spec"]["definition"][1].update(op="_class__"),
+    "op a number": lambda header, arrays: header["spec"]["definition"][1].update(op=3),
+    "stride 0": lambda header, arrays: header["spec"]["definition"][2].update(stride=0),
+    "pool stride 0": lambda header, arrays: header["spec"]["definition"][1].update(stride=0),
+    "pool of nothing": lambda header, arrays: header["spec"]["definition"][1].update(size=0),
+    "pool past the map": lambda header, arrays: header["spec"]["definition"][3].update(padding=2),
+    "negative padding": lambda header, arrays: header["spec"]["definition"][2].update(padding=-1),
+    "kernel 1": lambda header, arrays: header["spec"]["definition"][2].update(kernel=1, padding=0),
+    "kernel -1": lambda header, arrays: header["spec"]["definition"][2].update(kernel=-1),
+    "filters -1": lambda header, arrays: header["spec"]["definition"][2].update(channels=-1),
+    "filters beyond int64": lambda header, arrays: header["spec"]["definition"][2].update(channels=2**62),
+    "one name twice": lambda header, arrays: header["spec"]["definition"][2].update(name="first"),
+    "empty fork": lambda header, arrays: header["spec"]["definition"].insert(1, concat("fork")),
+    "threshold infinite": lambda header, arrays: arrays["floats"].__setitem__(first_threshold(header), np.inf),
+    "threshold NaN": lambda header, arrays: arrays["floats"].__setitem__(first_threshold(header), np.nan),
+    "threshold huge": lambda header, arrays: arrays["floats"].__setitem__(first_threshold(header), 2.0**31),
+}
+
+
+def zero_kernel(header, arrays):
+    header["spec"]["definition"][0].update(kernel=0, padding=0)
+    header["shapes"][0][1] = [0, 0, 2, 4]
+    arrays["floats"] = arrays["floats"][72:].copy()
+
+
+OPEN = {  # what a file may still do
+    "threshold a half": lambda header, arrays: arrays["floats"].__setitem__(first_threshold(header), 0.5),
+    "threshold beyond n + 1": lambda header, arrays: arrays["floats"].__setitem__(first_threshold(header), 1000),
+    "scale NaN": lambda header, arrays: arrays["floats"].__setitem__(slice(72, 76), np.nan),
+    "weight infinite": lambda header, arrays: arrays["floats"].__setitem__(0, np.inf),
+    "bias NaN": lambda header, arrays: arrays["floats"].__setitem__(-1, np.nan),
+    "unknown variant": lambda header, arrays: header["spec"].update(variant="hybird", keep_real=[]),
+    "fewer names": lambda header, arrays: header.update(classes=["cat"]),
+    "more names": lambda header, arrays: header.update(classes=["cat", "dog", "cow", "hen"]),
+    "names as one text": lambda header, arrays: header.update(classes="abc"),
+    "names as numbers": lambda header, arrays: header.update(classes=[1, None, {}]),
+    "preprocessing a list": lambda header, arrays: header.update(preprocessing=[["size", 8]]),
+    "kernel 0": zero_kernel,
+}
+
+
+def assert_refused(path):
+    with pytest.raises(files.FileError, match=r"packed\.npz") as error:
+        deploy.load(path)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 400 + len(str(path))
+
+
+@pytest.mark.parametrize("damage", RAW)
+def test_damaged_and_foreign_files_are_refused_in_one_line_that_names_them(damage, packed, tmp_path):
+    path = tmp_path / "packed.npz"
+    deploy.save(packed, path)
+    RAW[damage](path)
+    assert_refused(path)
+
+
+@pytest.mark.parametrize("damage", [*NEWER, *REWRITTEN])
+def test_files_that_contradict_themselves_are_refused_though_the_checksum_fits(damage, packed, tmp_path):
+    path = tmp_path / "packed.npz"
+    deploy.save(packed, path)
+    rewrite(path, {**NEWER, **REWRITTEN}[damage])
+    assert_refused(path)
+
+
+@pytest.mark.parametrize("damage", OPEN)
+def test_files_that_no_network_would_write_are_refused(damage, packed, tmp_path):
+    path = tmp_path / "packed.npz"
+    if damage == "unknown variant":
+        packed = deploy.compile(trained(CHAIN, "wbin", steps=0), classes=["a", "b", "c"], preprocessing={"size": 8})
+    deploy.save(packed, path)
+    rewrite(path, OPEN[damage])
+    assert_refused(path)
+
+
+def test_rewriting_nothing_changes_nothing(packed, tmp_path):
+    path = tmp_path / "packed.npz"
+    deploy.save(packed, path)
+    rewrite(path, lambda header, arrays: None)
+    assert_identical(deploy.load(path), packed)
+
+
+@pytest.mark.parametrize("key", ["spec", "classes", "preprocessing", "shapes", "checksum"])
+def test_the_checksum_covers_the_header_and_both_blobs(key, packed, tmp_path):
+    path = tmp_path / "packed.npz"
+    deploy.save(packed, path)
+    header, arrays = files.read_arrays(path, deploy.FORMAT)
+    changed = {
+        "spec": {**header["spec"], "seed": 1}, "classes": ["dog", "cat", "cow"], "preprocessing": {},
+        "shapes": header["shapes"][::-1], "checksum": "0" * 64,
+    }  # fmt: skip
+    files.write_arrays(path, {**header, key: changed[key]}, arrays)
+    with pytest.raises(files.FileError, match="checksum"):
+        deploy.load(path)
+    for name in ("floats", "bits"):
+        other = arrays[name].copy()
+        other[-1] += 1
+        files.write_arrays(path, header, {**arrays, name: other})
+        with pytest.raises(files.FileError, match="checksum"):
+            deploy.load(path)
+
+
+def peak_of_loading(path):
+    tracemalloc.start()
+    try:
+        deploy.load(path)
+    except files.FileError:
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    raise AssertionError("loads")
+
+
+@pytest.mark.parametrize("place", [("channels", 0), ("kernel", 2)])
+def test_a_small_file_that_claims_millions_of_weights_takes_no_memory(place, packed, tmp_path):
+    path, (key, item) = tmp_path / "packed.npz", place
+    deploy.save(packed, path)
+    rewrite(path, lambda header, arrays: header["spec"]["definition"][item].update({key: 10**7, "padding": 10**7}))
+    assert peak_of_loading(path) < 20e6
+
+
+def test_a_small_file_that_unpacks_to_a_large_one_takes_no_memory(packed, tmp_path):
+    path = tmp_path / "packed.npz"
+    with open(path, "wb") as file:
+        np.savez_compressed(file, header=np.frombuffer(b"{}", np.uint8), floats=np.zeros(10**7, np.float32))
+    assert path.stat().st_size < 1e5 and peak_of_loading(path) < 20e6
+
+
+def test_a_padding_that_no_memory_holds_is_refused(tmp_path):
+    path = tmp_path / "packed.npz"
+    deploy.save(deploy.compile(trained(BRANCHED, "fbin", steps=0)), path)
+    rewrite(path, lambda header, arrays: header["spec"]["definition"][0].update(padding=10**6))
+    assert_refused(path)
+
+
+# ------------------------------------------------------------------------------------------------ fuzz
+
+
+def original(definition, variant, **options):
+    """(bytes of a file, images, logits)."""
+    made = deploy.compile(trained(definition, variant, **options), classes=["a", "b", "c"], preprocessing={"size": 8})
+    return made, images(made, 2), made(images(made, 2))
+
+
+@pytest.fixture(scope="module")
+def originals(tmp_path_factory):
+    path, made = tmp_path_factory.mktemp("originals") / "packed.npz", {}
+    cases = {"binary": (ONE_BINARY, "fbin"), "chain": (CHAIN, "fbin"), "branched": (BRANCHED, "hybrid")}
+    for name, (definition, variant) in cases.items():
+        options = {"keep_real": ["s1", "f3"], "last_layer": "binary"} if variant == "hybrid" else {}
+        network, x, logits = original(definition, variant, steps=0, **options)
+        deploy.save(network, path)
+        made[name] = path.read_bytes(), x, logits
+    return made, path
+
+
+def refused_or_same(path, x, logits):
+    try:
+        loaded = deploy.load(path)
+    except files.FileError as error:
+        assert str(path) in str(error)
+    else:
+        assert np.array_equal(loaded(x), logits)
+
+
+@given(
+    which=st.sampled_from(["binary", "chain"]),
+    changes=st.lists(st.tuples(st.floats(0, 1), st.integers(1, 255)), min_size=1, max_size=4),
+    tail=st.booleans(),
+)
+def test_flipped_bytes_never_give_another_network(originals, which, changes, tail):
+    made, path = originals
+    content, x, logits = made[which]
+    content, directory = bytearray(content), content.index(b"PK\x01\x02")
+    first = directory if tail else 0  # names, sizes and kinds of compression: the fragile part
+    for share, change in changes:
+        content[first + int(share * (len(content) - 1 - first))] ^= change
+    path.write_bytes(content)
+    refused_or_same(path, x, logits)
+
+
+@given(
+    how=st.sampled_from(["cut", "append", "prepend", "drop", "repeat", "insert", "move"]),
+    a=st.floats(0, 1),
+    b=st.floats(0, 1),
+    junk=st.binary(min_size=1, max_size=100),
+)
+def test_cut_and_shifted_files_never_give_another_network(originals, how, a, b, junk):
+    made, path = originals
+    content, x, logits = made["binary"]
+    low, high = sorted((int(a * len(content)), int(b * len(content))))
+    changed = {
+        "cut": content[:low], "append": content + junk, "prepend": junk + content,
+        "drop": content[:low] + content[high:], "repeat": content[:high] + content[low:],
+        "insert": content[:low] + junk + content[low:],
+        "move": content[high:] + content[:low] + content[low:high],
+    }  # fmt: skip
+    path.write_bytes(changed[how])
+    refused_or_same(path, x, logits)
+
+
+@given(data=st.data())
+def test_any_flipped_byte_of_a_member_never_gives_another_network(originals, data):
+    """As above, in a zip whose own checks fit: NumPy's headers, the JSON text, the blobs."""
+    made, path = originals
+    content, x, logits = made["binary"]
+    with zipfile.ZipFile(io.BytesIO(content)) as source:
+        members = {name: bytearray(source.read(name)) for name in source.namelist()}
+    for _ in range(data.draw(st.integers(1, 2))):
+        member = members[data.draw(st.sampled_from(sorted(members)))]
+        member[data.draw(st.integers(0, len(member) - 1))] = data.draw(st.integers(0, 255))
+    if data.draw(st.booleans()):
+        one, other = (data.draw(st.sampled_from(sorted(members))) for _ in range(2))
+        members[one], members[other] = members[other], members[one]
+    with zipfile.ZipFile(path, "w") as target:
+        for name, member in members.items():
+            target.writestr(name, bytes(member))
+    refused_or_same(path, x, logits)
+
+
+NUMBERS = [-1, 0, 1, 2, 3, 7, 255, 256, 10**5, 2**31, 2**40, 2**63, 10**30, -(2**63), 0.5, 1e308, float("inf"),
+           float("nan")]  # fmt: skip
+WORDS = ["", "map", "fbin", "wbin", "fprec", "hybrid", "paper", "binary", "conv", "classifier", "max_pool", "average",
+         "relu", "residual", "concat", "dropout", "weights", "\n", "floats", "bits", "3"]  # fmt: skip
+JUNK = st.one_of(
+    st.sampled_from([*NUMBERS, *WORDS, None, True, False, [], {}, [[]], [1, 2], [0, 0], [3, 3, 3], [{}]]),
+    st.recursive(st.integers(-3, 300) | st.sampled_from(WORDS), lambda inner: st.lists(inner, max_size=3)),
+)
+
+
+def places(value, found, inside=()):
+    """Every (container, key) of a JSON value."""
+    for key in range(len(value)) if isinstance(value, list) else list(value):
+        found.append((value, key))
+        if isinstance(value[key], (list, dict)):
+            places(value[key], found)
+    return found
+
+
+def changed_header(data, header):
+    """Change one to three places of a header: another value, none, one twice, two exchanged."""
+    for _ in range(data.draw(st.integers(1, 3))):
+        found = places(header, [])
+        part, key = found[data.draw(st.integers(0, len(found) - 1))]
+        how = data.draw(st.sampled_from(["replace", "replace", "replace", "remove", "copy", "neighbour"]))
+        if how == "replace":
+            part[key] = data.draw(JUNK)
+        elif how == "remove":
+            del part[key]
+        else:
+            other, place = found[data.draw(st.integers(0, len(found) - 1))]
+            value = copy.deepcopy(other[place])
+            if how == "copy" and isinstance(part, list):
+                part.insert(key, value)
+            else:
+                part[key] = value
+
+
+def computable(spec):
+    """Whether a call of a network with a changed definition is small enough for a test: no map above 100 x 100."""
+    numbers = [spec["input_size"], spec["num_classes"]]
+    numbers += [value for part, key in places(spec["definition"], []) if key != "rate" for value in [part[key]]]
+    return all(abs(number) <= 64 for number in numbers if isinstance(number, (int, float)))
+
+
+@pytest.fixture
+def little_memory():
+    """2 GB more than now, so that a greedy bug fails and does not take the machine with it."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    try:
+        size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+    except OSError:
+        pytest.skip("only Linux says how much memory a process has")
+    resource.setrlimit(resource.RLIMIT_AS, (size + 2**31, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+def check_changed_headers(originals, which, data):
+    made, path = originals
+    content, x, logits = made[which]
+    path.write_bytes(content)
+    spec = files.read_arrays(path, deploy.FORMAT)[0]["spec"]
+    rewrite(path, lambda header, arrays: changed_header(data, header))
+    try:
+        loaded = deploy.load(path)
+    except files.FileError as error:
+        assert str(path) in str(error)
+        return
+    if loaded.spec == spec:
+        assert np.array_equal(loaded(x), logits)
+    elif computable(loaded.spec):
+        out = loaded(images(loaded, 2))
+        assert out.shape == (2, loaded.spec["num_classes"]) and out.dtype == np.float32
+
+
+@pytest.mark.parametrize("which", ["binary", "chain", "branched"])
+def test_a_changed_header_is_refused_or_gives_a_network_that_computes(which, originals, little_memory):
+    @given(data=st.data())
+    def changed_headers(data):
+        check_changed_headers(originals, which, data)
+
+    changed_headers()
+
+
+@given(data=st.data())
+def test_other_numbers_in_the_blobs_give_a_network_that_computes(originals, data):
+    made, path = originals
+    content, x, logits = made["chain"]
+    path.write_bytes(content)
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
+
+    def change(header, arrays):
+        for name, array in arrays.items():
+            chosen = rng.random(array.size) < data.draw(st.sampled_from([0.01, 0.3, 1]))
+            array[chosen] = rng.integers(-128 if name == "floats" else 0, 128, array.size).astype(array.dtype)[chosen]
+
+    rewrite(path, change)
+    try:
+        loaded = deploy.load(path)
+    except files.FileError:
+        return
+    assert np.isfinite(loaded(x)).all()
+    again = path.with_name("again.npz")
+    deploy.save(loaded, again)
+    assert_identical(deploy.load(again), loaded)
