@@ -297,6 +297,7 @@ def main(argv=None):
     args = parser().parse_args(argv)
     args.argv = sys.argv[1:] if argv is None else list(argv)
     try:
+        engine.get_kernel()  # a wrong HBN_KERNEL shows now, and not as a damaged file
         if args.threads is not None:
             engine.set_num_threads(args.threads)
         args.run(args)
