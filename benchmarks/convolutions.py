@@ -16,8 +16,7 @@ from hbn_ref import binarize, conv, engine
 
 from . import shapes
 from .clock import geometric_mean, kernel_seconds, medians, repeated
-
-TORCH, OPENVINO = ("PyTorch nchw", "PyTorch nhwc"), ("OpenVINO nchw", "OpenVINO nhwc")
+from .peers import OPENVINO, TORCH
 
 
 def _numpy(x, w, padding, threads):

@@ -1,15 +1,16 @@
 """Table 4: whole networks, one image at a time, beside PyTorch and beside what counting operations predicts."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 
 from hbn_ref import cost, deploy, layers, models
 
 from .clock import medians, repeated
+from .peers import TORCH
 
 NETWORKS = {"sketchanet": (225, 1, 250), "resnet18": (225, 3, 250)}  # input size, channels, classes, as in the paper
-TORCH = ("PyTorch nchw", "PyTorch nhwc")
 
 
 def _variants(name):
@@ -29,20 +30,10 @@ def _cut(model, name):
 
 
 def _cut_packed(packed, name):
-    """A packed network's steps before the convolution ``name`` and what makes its bits."""
-    steps = list(packed.steps)
+    """A packed network up to the convolution ``name`` and what makes its bits, both left out."""
+    steps = packed.steps
     at = next(i for i, step in enumerate(steps) if getattr(step, "name", "") == name)
-    return steps[: at - isinstance(steps[at - 1], (deploy.Signs, deploy.Threshold))]
-
-
-def _packed_call(steps, x):
-    def call():
-        value = x
-        for step in steps:
-            value = step(value, None)
-        return value
-
-    return call
+    return replace(packed, steps=steps[: at - isinstance(steps[at - 1], (deploy.Signs, deploy.Threshold))])
 
 
 def _rows(name, rounds, torch, stop=None):
@@ -52,19 +43,17 @@ def _rows(name, rounds, torch, stop=None):
     contenders, operations = {}, {}
     for variant in _variants(name):
         model = models.build(f"{name}-{variant}", **options)
-        packed = deploy.compile(model)
-        steps = _cut_packed(packed, stop) if stop else packed.steps
+        packed, whole = deploy.compile(model), model
         table = cost.table(model)["layers"]
         if stop:
             names = [row["layer"] for row in table]
-            table, model = table[: names.index(stop)], _cut(model, stop)
+            table, model, packed = table[: names.index(stop)], _cut(model, stop), _cut_packed(packed, stop)
         operations[variant] = cost.equivalent_ops(*(sum(row[k] for row in table) for k in ("macs_real", "macs_binary")))
         held = layers.packed_weights(model)
         held.__enter__()  # for as long as the model lives: weights packed once
         contenders[variant] = repeated(lambda model=model, held=held: model.forward(x))
-        contenders[variant + " packed"] = repeated(_packed_call(steps, x))
+        contenders[variant + " packed"] = repeated(lambda packed=packed: packed(x))
         if variant == "fprec" and torch:
-            whole = models.build(f"{name}-fprec", **options)
             definition = whole.spec["definition"]
             arrays = {**whole.state(), "x": x}
             task = {"definition": json.dumps(_until(definition, stop) if stop else definition)}

@@ -14,6 +14,9 @@ import numpy as np
 
 from .clock import repeated
 
+TORCH = ("PyTorch nchw", "PyTorch nhwc")  # contenders' names: the peer, its memory layout
+OPENVINO = ("OpenVINO nchw", "OpenVINO nhwc")
+
 
 class Absent(Exception):
     """The peer is not installed."""

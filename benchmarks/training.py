@@ -12,10 +12,10 @@ import data_tools
 from hbn_ref import layers, models, train
 
 from .clock import medians, repeated
+from .peers import TORCH
 
 BATCH, SIZE, CLASSES, RATE = 64, 64, 15, 0.003
 VARIANTS = {"fprec": (), "wbin": (), "hybrid": ("conv2", "conv5", "conv6"), "fbin": ()}
-TORCH = ("PyTorch nchw", "PyTorch nhwc")
 
 
 def build(variant):

@@ -98,10 +98,10 @@ def unpack(words, channels):
     return x.reshape(*words.shape[:-1], channels)
 
 
-def tile(columns, width=None):
+def tile(columns):
     """Lay out a (K, C_out) table as (tiles, K, width), missing columns 0: the order the gather kernels read in."""
     size, filters = columns.shape
-    width = width or kernels.tile_width(filters)
+    width = kernels.tile_width(filters)
     tiles = -(-filters // width)
     if tiles * width != filters:
         columns = np.concatenate([columns, np.zeros((size, tiles * width - filters), columns.dtype)], axis=1)

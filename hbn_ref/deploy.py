@@ -27,7 +27,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from . import binarize, bits, conv, engine, files, kernels, layers, models
+from . import binarize, bits, conv, engine, files, kernels, layers, models, train
 from .checks import float_array
 
 FORMAT = "hbn_ref packed 1"
@@ -373,11 +373,14 @@ def compile(model, *, classes=(), preprocessing=None):
 
 def best(packed, x, count=5):
     """Return, for each image of x, the ``count`` most probable classes: a list of (class, probability)."""
-    logits = packed(x).astype(np.float64)
-    shares = np.exp(logits - logits.max(axis=1, keepdims=True))
-    shares /= shares.sum(axis=1, keepdims=True)
+    return ranked(packed(x), packed.classes, count)
+
+
+def ranked(logits, classes, count):
+    """The same for logits (N, classes); without names a class is its number."""
+    shares = train.softmax(logits)
     order = np.argsort(-shares, axis=1, kind="stable")[:, :count]
-    names = packed.classes or [str(k) for k in range(shares.shape[1])]
+    names = classes or [str(k) for k in range(shares.shape[1])]
     return [[(names[k], float(row[k])) for k in first] for row, first in zip(shares, order, strict=True)]
 
 

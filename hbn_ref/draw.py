@@ -29,6 +29,8 @@ from pathlib import Path
 
 import numpy as np
 
+from . import deploy
+
 TOP = 5  # classes in an answer
 MAX_MAPS = 32  # feature maps shown of each layer
 MAX_BODY = 256 * 1024  # bytes
@@ -162,14 +164,10 @@ def predict(packed, prepare, strokes, width):
     started = time.perf_counter()
     logits, layers = packed.trace(x)
     seconds = time.perf_counter() - started
-    logits = np.asarray(logits[0], np.float64)
     if not np.isfinite(logits).all():
         raise FloatingPointError("the network's logits are not finite")
-    odds = np.exp(logits - logits.max())
-    probability = odds / odds.sum()
-    best = np.argsort(-probability, kind="stable")[:TOP]
     return {
-        "top": [{"class": packed.classes[k], "probability": float(probability[k])} for k in best],
+        "top": [{"class": name, "probability": share} for name, share in deploy.ranked(logits, packed.classes, TOP)[0]],
         "milliseconds": 1000 * seconds,
         "input": _picture(x),
         "layers": [feature_maps(name, bits) for name, bits in layers],

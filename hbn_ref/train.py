@@ -43,6 +43,13 @@ def _check_labels(labels, scores):
     return labels
 
 
+def softmax(logits):
+    """Probabilities, float64 (N, classes): ``exp(logits) / sum exp(logits)``, the largest taken off before exp."""
+    logits = np.asarray(logits, np.float64)
+    p = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return p / p.sum(axis=1, keepdims=True)
+
+
 def softmax_cross_entropy(logits, labels):
     """Mean cross-entropy of the softmax, and its gradient.
 
@@ -429,9 +436,7 @@ def evaluate(model, images, labels, *, prepare=None, batch=64):
 def _probabilities(model, x):
     if x.ndim == 5:
         return np.mean([_probabilities(model, crop) for crop in x], axis=0)
-    logits = model.forward(x).astype(np.float64)
-    p = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return p / p.sum(axis=1, keepdims=True)
+    return softmax(model.forward(x))
 
 
 def recalibrate_batchnorm(model, images, *, prepare=None, batch=64):
