@@ -5,19 +5,41 @@ stroke, which a network would learn to expect. So drawings pass a contrast step 
 after the warp and likewise in evaluation.
 """
 
+import functools
+
 import numpy as np
-from PIL import Image
 
 from .errors import DataError
 
-CROP_AREA = (0.7, 1.0)  # share of the stored image; a centre crop takes 64 x 64 of 72 x 72 = 0.79, inside it
-ASPECT = 1.1  # sides differ by up to this factor, drawn evenly on a log scale from 1 / ASPECT to ASPECT
-ROTATION = 10.0  # degrees either way
+AUGMENTATION = {
+    "area": (0.7, 1.0),  # of the crop, as a share of the stored image; a centre crop has 64 x 64 of 72 x 72 = 0.79
+    "aspect": 1.1,  # sides differ by up to this factor, drawn evenly on a log scale from 1 / aspect to aspect
+    "rotation": 10.0,  # degrees either way
+    "elastic": 0.0,  # spread of a smooth random displacement, in 1/64 of the network's input
+    "pen": 0.0,  # ink times up to exp(pen) either way, so that strokes come out wider or thinner (sketches only)
+    "erase": 0.0,  # mean side of a rectangle wiped off, as a share of the network's input
+}
 SOLID = (0.2, 0.5)  # ink up to the first becomes paper, from the second a full stroke, straight in between
+KNOTS = 4  # an elastic displacement has as many cells a side: what bends together is a quarter of the image
 
 
-def training_batch(images, rng, preprocessing):
-    """Random resized crop, mirror image and rotation as one affine warp an image, then normalisation.
+def check_augmentation(augmentation):
+    """`AUGMENTATION` with some of its values replaced, or DataError."""
+    changed = dict(augmentation or {})
+    for name, value in changed.items():
+        if name not in AUGMENTATION:
+            raise DataError(f"augmentation has {name!r}; expected some of {', '.join(AUGMENTATION)}")
+        values = value if name == "area" and isinstance(value, (tuple, list)) and len(value) == 2 else [value]
+        low, high = {"area": (0.05, 2), "aspect": (1, 4), "rotation": (0, 180), "erase": (0, 1)}.get(name, (0, 10))
+        if len(values) < len(np.atleast_1d(AUGMENTATION[name])) or not all(
+            isinstance(v, (int, float)) and low <= v <= high for v in values
+        ):
+            raise DataError(f"augmentation's {name} is {value!r}; expected from {low} to {high}")
+    return AUGMENTATION | changed
+
+
+def training_batch(images, rng, preprocessing, augmentation=None):
+    """Random resized crop, mirror image, rotation and bending as one warp an image, then normalisation.
 
     Parameters
     ----------
@@ -27,6 +49,8 @@ def training_batch(images, rng, preprocessing):
         The same state gives the same batch.
     preprocessing : dict
         See `dataset.make_preprocessing`.
+    augmentation : dict, optional
+        What differs from `AUGMENTATION`.
 
     Returns
     -------
@@ -37,36 +61,97 @@ def training_batch(images, rng, preprocessing):
     DataError
         Images of another type or shape.
     """
-    images = _check_images(images, preprocessing)
-    size = preprocessing["size"]
-    warps = random_warps(len(images), rng, size, preprocessing["stored"])
-    fill = _paper(preprocessing)
-    out = np.empty((len(images), size, size, images.shape[3]), np.uint8)
-    for target, image, warp in zip(out, images, warps.tolist()):
-        picture = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
-        warped = picture.transform(
-            (size, size), Image.Transform.AFFINE, warp, Image.Resampling.BILINEAR, fillcolor=fill
-        )
-        target[:] = np.asarray(warped).reshape(target.shape)
-    return _normalise(out, preprocessing)
+    images, how = _check_images(images, preprocessing), AUGMENTATION | (augmentation or {})
+    size, stored = preprocessing["size"], preprocessing["stored"]
+    warps = random_warps(len(images), rng, size, stored, how).astype(np.float32)[:, :, None, None]
+    pixels = np.arange(size, dtype=np.float32) + np.float32(0.5)
+    across, down = pixels[None, None, :], pixels[None, :, None]
+    x = warps[:, 0] * across + warps[:, 1] * down + warps[:, 2]  # (B, size, size), in the stored image
+    y = warps[:, 3] * across + warps[:, 4] * down + warps[:, 5]
+    if how["elastic"]:
+        bend = random_bends(len(images), rng, size) * np.float32(how["elastic"] * size / 64)
+        x, y = x + bend[0], y + bend[1]
+    warped = _sample(images, x, y, _paper(preprocessing))
+    if how["pen"] and preprocessing["kind"] == "sketch":
+        pressed = np.exp(how["pen"] * (2 * rng.random(len(images)) - 1))
+        warped = np.minimum(warped * pressed[:, None, None, None], 255)
+    if how["erase"]:
+        _erase(warped, rng, how["erase"], _paper(preprocessing))
+    return _normalise(np.rint(warped).astype(np.uint8), preprocessing)
 
 
-def random_warps(count, rng, size, stored):
-    """The warps of `training_batch`, float64 (count, 6): a to f of x_in = a x + b y + c, y_in = d x + e y + f.
+def random_warps(count, rng, size, stored, augmentation=AUGMENTATION):
+    """The affine warps of `training_batch`, float64 (count, 6): a to f of x_in = a x + b y + c, y_in = d x + e y + f.
 
     Positions are in pixels from the image's corner; (x, y) lies in the output, (x_in, y_in) in the stored one.
     """
     area, aspect, shift_x, shift_y, turn, mirror = rng.random((count, 6)).T
-    side = stored * np.sqrt(CROP_AREA[0] + (CROP_AREA[1] - CROP_AREA[0]) * area)
-    stretch = ASPECT ** (aspect - 0.5)
-    width, height = np.minimum(side * stretch, stored), np.minimum(side / stretch, stored)
+    least, most = augmentation["area"]
+    side = stored * np.sqrt(least + (most - least) * area)
+    stretch = augmentation["aspect"] ** (aspect - 0.5)
+    widest = stored * max(1, np.sqrt(most))  # a share above 1 takes in paper beyond the image
+    width, height = np.minimum(side * stretch, widest), np.minimum(side / stretch, widest)
     centre_x = stored / 2 + (shift_x - 0.5) * (stored - width)
     centre_y = stored / 2 + (shift_y - 0.5) * (stored - height)
-    angle = np.deg2rad(ROTATION * (2 * turn - 1))
+    angle = np.deg2rad(augmentation["rotation"] * (2 * turn - 1))
     step_x, step_y = width / size * np.where(mirror < 0.5, -1, 1), height / size
     a, b = np.cos(angle) * step_x, -np.sin(angle) * step_y
     d, e = np.sin(angle) * step_x, np.cos(angle) * step_y
     return np.stack([a, b, centre_x - (a + b) * size / 2, d, e, centre_y - (d + e) * size / 2], axis=1)
+
+
+def random_bends(count, rng, size):
+    """Smooth random displacements, float32 (2, count, size, size): x and y, normal of spread 1 at each knot.
+
+    Bicubic B-splines through a grid of knots: as smooth as a hand moving.
+    """
+    basis = _splines(size)
+    knots = rng.standard_normal((2, count, basis.shape[1], basis.shape[1]), dtype=np.float32)
+    rows = np.einsum("ip,bnpq->bniq", basis, knots)
+    return np.einsum("jq,bniq->bnij", basis, rows)
+
+
+@functools.lru_cache
+def _splines(size):
+    """Cubic B-splines (size, KNOTS + 3) at the centres of pixels; each row has the sum 1."""
+    at = (np.arange(size) + 0.5) / size * KNOTS
+    cell = at.astype(int)
+    t = at - cell
+    parts = (1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3
+    basis = np.zeros((size, KNOTS + 3), np.float32)
+    for i, part in enumerate(parts):
+        basis[np.arange(size), cell + i] = part / 6
+    return basis
+
+
+def _sample(images, x, y, paper):
+    """Values of images (B, S, S, C) at positions x, y (B, h, w) in pixels from the corner, bilinear; paper outside.
+
+    Returns float32 (B, h, w, C), from 0 to 255.
+    """
+    count, side, _, channels = images.shape
+    padded = np.empty((count, side + 2, side + 2, channels), np.uint8)  # one pixel of paper around each image
+    padded[:] = paper
+    padded[:, 1:-1, 1:-1] = images
+    x, y = (np.clip(v + np.float32(0.5), 0, side + np.float32(0.99)) for v in (x, y))  # centres of pixels, padded
+    left, top = x.astype(np.int32), y.astype(np.int32)
+    right, below = (x - left)[..., None], (y - top)[..., None]
+    flat = padded.reshape(-1, channels)
+    first = (np.arange(count, dtype=np.int32)[:, None, None] * (side + 2) + top) * (side + 2) + left
+    values = [flat[first + step].astype(np.float32) for step in (0, 1, side + 2, side + 3)]
+    upper = values[0] + (values[1] - values[0]) * right
+    lower = values[2] + (values[3] - values[2]) * right
+    return upper + (lower - upper) * below
+
+
+def _erase(images, rng, share, paper):
+    """Wipe a rectangle off each of images (B, h, w, C), in place; its sides vary by half either way."""
+    for image, (across, down, wide, high) in zip(images, rng.random((len(images), 4)), strict=True):
+        height, width = image.shape[:2]
+        half = (0.5 + wide) * share * width / 2, (0.5 + high) * share * height / 2
+        left, right = (max(0, round(across * width + sign * half[0])) for sign in (-1, 1))
+        top, bottom = (max(0, round(down * height + sign * half[1])) for sign in (-1, 1))
+        image[top:bottom, left:right] = paper
 
 
 def evaluation_batch(images, preprocessing):

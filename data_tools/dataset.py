@@ -1,6 +1,6 @@
 """What every source of images ends up as: three splits of 8-bit images, and how to prepare them."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -28,8 +28,11 @@ class Dataset:
         images: uint8 (N, S, S, C), S = `preprocessing["stored"]`; labels: int64 (N,).
         Drawings hold ink: 0 is paper, 255 is a stroke. Photos hold plain brightness.
     preprocessing : dict
-        Plain JSON: size, stored, channels, kind ("sketch" or "photo"), mean, std; for drawings also solid.
-        It travels with a saved model, so that new images can be prepared the same way.
+        Plain JSON: size, stored, channels, kind ("sketch" or "photo"), mean, std, source, split_seed; for drawings
+        also solid. It travels with a saved model, so that new images can be prepared the same way, and the test
+        images found again.
+    augmentation : dict
+        How training images are varied: `augment.AUGMENTATION`, with other values where wanted.
     """
 
     name: str
@@ -38,10 +41,28 @@ class Dataset:
     validation: tuple = field(repr=False)
     test: tuple = field(repr=False)
     preprocessing: dict
+    augmentation: dict = field(default_factory=augment.AUGMENTATION.copy)
 
     def training_batch(self, images, rng):
         """Randomly warped float32 (B, size, size, C) from stored images; see `augment.training_batch`."""
-        return augment.training_batch(images, rng, self.preprocessing)
+        return augment.training_batch(images, rng, self.preprocessing, self.augmentation)
+
+    def development(self, seed):
+        """Data to make choices with: a quarter of what is not test (13 of 54) in the place of the test images.
+
+        The test images themselves are left out. ``seed`` draws the quarter, class by class.
+        """
+        images, labels = self.without_validation().train
+        held = np.zeros(len(labels), bool)
+        for k, name in enumerate(self.classes):
+            places = _stream(check_seed(seed), name).permutation(np.flatnonzero(labels == k))
+            held[places[: max(1, len(places) // 4)]] = True
+        parts = {"train": (images[~held], labels[~held]), "test": (images[held], labels[held])}
+        return replace(self, **parts, validation=(images[:0], labels[:0]))
+
+    def with_augmentation(self, **changed):
+        """The same data, training images varied otherwise; see `augment.AUGMENTATION`. DataError for bad values."""
+        return replace(self, augmentation=augment.check_augmentation(changed))
 
     def evaluation_batch(self, images):
         """Centre crops, float32 (B, size, size, C); see `augment.evaluation_batch`."""
@@ -50,6 +71,12 @@ class Dataset:
     def ten_crops(self, images):
         """Corners, centre and their mirrors, float32 (10, B, size, size, C); see `augment.ten_crops`."""
         return augment.ten_crops(images, self.preprocessing)
+
+    def without_validation(self):
+        """The same data with the validation images among those to train on: 54 of 80, when every choice is made."""
+        images, labels = (np.concatenate(pair) for pair in zip(self.train, self.validation, strict=True))
+        order = np.argsort(labels, kind="stable")
+        return replace(self, train=(images[order], labels[order]), validation=(images[:0], labels[:0]))
 
 
 def check_size(size):

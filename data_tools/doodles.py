@@ -505,8 +505,9 @@ def load(size=64, seed=0, classes=None, train=80, validation=20, test=200):
     data_tools.dataset.Dataset
     """
     names = choose_classes(CLASSES, classes, "doodles")
-    preprocessing = make_preprocessing(size) | {"source": "doodles"}
-    seed, stored = check_seed(seed), preprocessing["stored"]
+    seed = check_seed(seed)
+    preprocessing = make_preprocessing(size) | {"source": "doodles", "split_seed": seed}
+    stored = preprocessing["stored"]
     counts = {"train": train, "validation": validation, "test": test}
     splits = []
     for split, (split_name, count) in enumerate(counts.items()):

@@ -56,7 +56,9 @@ def load(path, *, classes=None, size=64, seed=0, progress=True):
         images, preprocessing = _reduced(source, layout, names, dataset.make_preprocessing(size), progress)
     parts = [[rows[part] for rows, part in zip(images, parts)] for parts in zip(*positions)]
     splits = [dataset.stack_split(part) for part in parts]
-    return dataset.Dataset(source.name, names, *splits, preprocessing | {"source": source.name})
+    return dataset.Dataset(
+        source.name, names, *splits, preprocessing | {"source": source.name, "split_seed": int(seed)}
+    )
 
 
 # ----------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from . import cost, deploy, engine, hybrid, models, study, train
+from . import cost, deploy, engine, files, hybrid, models, presets, study, train
 
 DOODLES = Path(__file__).with_name("doodles.npz")  # a packed network that comes with the package
 
@@ -35,9 +35,33 @@ def _load_data(args):
     return data_tools.load(args.data, classes=args.classes, size=args.size, seed=args.seed)
 
 
+def _preset(args):
+    import data_tools
+
+    from . import plots
+
+    given = [name for name, value in vars(args).items() if value != args.defaults.get(name)]
+    other = sorted(set(given) - {"preset", "data", "out", "threads", "epochs", "argv", "name", "run", "defaults"})
+    if other:
+        raise ValueError(f"--preset: has its own settings, and goes without --{other[0].replace('_', '-')}")
+    preset = presets.PRESETS[args.preset]
+
+    def load(**options):
+        return data_tools.load(args.data, **options)
+
+    changed = {"epochs": args.epochs} if "epochs" in given else {}
+    found = preset.run(load, args.out, command=shlex.join(["python", "-m", "hbn_ref", *args.argv]), **changed)
+    if hasattr(plots, args.preset):
+        plots.save(getattr(plots, args.preset)(found), args.out / f"{args.preset}.png")
+    print(preset.table(found))
+
+
 def _study(args):
     from . import plots
 
+    if args.preset:
+        _preset(args)
+        return
     data = _load_data(args)
     options = "model epochs batch seed ratio clusters gamma form lr last_layer width estimator".split()
     chosen = {name: getattr(args, name) for name in options}
@@ -72,9 +96,18 @@ def _train(args):
     print(f"validation top-1 {found['top1']:.1f} %, top-5 {found['top5']:.1f} %; wrote {args.out}")
 
 
+def _load_network(path):
+    """A model file or a packed one, its classes, its preprocessing."""
+    if files.format_of(path) == deploy.FORMAT:
+        packed = deploy.load(path)
+        return packed, packed.classes, packed.preprocessing
+    return models.load(path)
+
+
 def _evaluate(args):
-    model, args.classes, preprocessing = models.load(args.model)
-    args.size, args.seed = preprocessing["size"], model.spec["seed"] if args.seed is None else args.seed
+    model, args.classes, preprocessing = _load_network(args.model)
+    trained_with = preprocessing.get("split_seed", model.spec["seed"])
+    args.size, args.seed = preprocessing["size"], trained_with if args.seed is None else args.seed
     data = _load_data(args)
     models.check_preprocessing(preprocessing, data.preprocessing)
     prepare = data.ten_crops if args.crops == 10 else data.evaluation_batch
@@ -153,6 +186,9 @@ def _draw(args):
 
 
 def _report(args):
+    if len(args.reports) == 1 and (text := presets.table_of(files.read_json(args.reports[0]))):
+        print(text)
+        return
     reports = [study.load_report(path) for path in args.reports]
     print(study.table(reports[0]) if len(reports) == 1 else study.over_seeds_table(study.over_seeds(reports)))
 
@@ -201,7 +237,13 @@ def _add_study(commands):
     p.add_argument("--gamma", type=float, help="weight of 1 / cost in the score (default: equal means of both terms)")
     p.add_argument("--form", choices=hybrid.FORMS, default="mse", help="of the binarization error")
     p.add_argument("--out", type=Path, default=Path("runs/study"), help="folder; an interrupted study goes on there")
+    p.add_argument(
+        "--preset",
+        choices=tuple(presets.PRESETS),
+        help="a published study, with settings of its own (but for --epochs)",
+    )
     p.set_defaults(run=_study)
+    p.set_defaults(defaults={action.dest: action.default for action in p._actions})
 
 
 def _add_train(commands):
@@ -219,7 +261,7 @@ def _add_train(commands):
 
 def _add_evaluate(commands):
     p = commands.add_parser("evaluate", help="accuracy of a trained network")
-    p.add_argument("model", type=Path, metavar="MODEL", help="a model file (.npz)")
+    p.add_argument("model", type=Path, metavar="MODEL", help="a model file or a packed one (.npz)")
     _add_data(p)
     p.set_defaults(seed=None)  # the seed it was trained with: another would mix training drawings into the test
     p.add_argument("--split", choices=("train", "validation", "test"), default="test")
@@ -277,7 +319,7 @@ def _add_draw(commands):
 
 def _add_report(commands):
     p = commands.add_parser("report", help="print a study's table again, or the mean over studies of several seeds")
-    p.add_argument("reports", type=Path, nargs="+", metavar="REPORT", help="report.json of a study")
+    p.add_argument("reports", type=Path, nargs="+", metavar="REPORT", help="report.json of a study, or PRESET.json")
     p.set_defaults(run=_report, threads=None)
 
 

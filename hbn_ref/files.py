@@ -83,7 +83,18 @@ def read_arrays(path, expected):
     FileError
         The file is missing, damaged, or of another format.
     """
-    path = Path(path)
+    header, arrays = _read(Path(path))
+    if header.get("format") != expected:
+        raise FileError(f"{path}: expected the format {expected!r}, found {header.get('format')!r}")
+    return header, arrays
+
+
+def format_of(path):
+    """Return the "format" that the header of a file names; FileError as of `read_arrays`."""
+    return _read(Path(path))[0].get("format")
+
+
+def _read(path):
     if path.is_dir():
         raise FileError(f"{path}: expected a file, found a folder")
     if path.exists() and not zipfile.is_zipfile(path):
@@ -95,12 +106,11 @@ def read_arrays(path, expected):
         with np.load(path, allow_pickle=False) as content:
             arrays = {name: content[name] for name in content.files}
         header = json.loads(arrays.pop(HEADER).tobytes())
-        found = header.get("format")
+        if not isinstance(header, dict):
+            raise ValueError("its header is no dictionary")
     except FileNotFoundError:
         raise FileError(f"{path}: no such file") from None
     except Exception as error:  # a flipped bit in a zip may raise nearly anything, NotImplementedError included
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise FileError(f"{path}: damaged, or not a file of this package ({reason})") from None
-    if found != expected:
-        raise FileError(f"{path}: expected the format {expected!r}, found {found!r}")
     return header, arrays

@@ -247,6 +247,14 @@ def layer_numbers(definition):
     return {name: number for number, name in enumerate(names, start=1)}
 
 
+def binarizable(name_or_definition):
+    """Return the names of the layers whose inputs can be binary: all convolutions but the first and the classifier."""
+    definition = definition_of(name_or_definition)
+    numbers = layer_numbers(definition)
+    classifiers = [item["name"] for item, _ in _walk(definition) if item["op"] == "classifier"]
+    return [name for name in numbers if numbers[name] > 1 and name not in classifiers]
+
+
 def resolve_keep_real(definition, keep_real):
     """Return the names of the layers to keep real, from names or layer numbers, in order.
 
@@ -257,9 +265,7 @@ def resolve_keep_real(definition, keep_real):
     """
     numbers = layer_numbers(definition)
     names = {number: name for name, number in numbers.items()}
-    classifiers = [item["name"] for item, _ in _walk(definition) if item["op"] == "classifier"]
-    choosable = [name for name in numbers if numbers[name] > 1 and name not in classifiers]
-    chosen = set()
+    choosable, chosen = binarizable(definition), set()
     for wanted in [keep_real] if isinstance(keep_real, (str, int)) else keep_real or ():
         name = names.get(wanted, wanted) if isinstance(wanted, (int, np.integer)) else wanted
         if name not in numbers:

@@ -1,9 +1,10 @@
 """Top floor, plots: every picture of the package, drawn from plain reports, in colours safe for the colour-blind."""
 
+import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
-from . import files
+from . import files, presets
 
 # Okabe and Ito's palette; a variant has one colour and one marker everywhere
 COLOURS = {"fprec": "#0072B2", "wbin": "#56B4E9", "fbin": "#D55E00", "hybrid": "#009E73"}
@@ -40,6 +41,11 @@ def _accuracy_against(axis, variants, key, label):
         size = 14 if name == "hybrid" else 9
         text = f"{NAMES[name]}, {found['top1']:.1f} %"
         axis.plot(found[key], found["top1"], MARKERS[name], color=COLOURS[name], markersize=size, ls="", label=text)
+    _cost_axis(axis, label)
+
+
+def _cost_axis(axis, label):
+    """Accuracy upwards, a cost to the right, logarithmic."""
     axis.set_xscale("log")
     axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.xaxis.set_major_formatter(EngFormatter())
@@ -83,4 +89,57 @@ def study(report):
     _accuracy_against(operations, report["variants"], "equivalent_ops", "equivalent operations")
     _accuracy_against(weights, report["variants"], "weight_bytes", "bytes of weights")
     figure.legend(*operations.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
+    return figure
+
+
+def evidence(found):
+    """Draw the means over seeds of `presets.evidence`, each seed a faint dot, against operations and against bytes."""
+    figure = _figure(12, 5)
+    axes = figure.subplots(1, 2)
+    hybrids = [name for name in found if name not in NAMES]
+    for axis, key, label in zip(
+        axes, ("equivalent_ops", "file_bytes"), ("equivalent operations", "bytes of the packed file"), strict=True
+    ):
+        for name, runs in found.items():
+            kind = "hybrid" if name in hybrids else name
+            marker = "*^v<>"[hybrids.index(name) % 5] if name in hybrids else MARKERS[name]
+            tops = [run["top1"] for run in runs.values()]
+            cost = next(iter(runs.values()))[key]
+            text = f"{NAMES.get(name, name)}, {np.mean(tops):.1f} %"
+            size = 14 if marker == "*" else 9
+            axis.plot(cost, np.mean(tops), marker, color=COLOURS[kind], markersize=size, ls="", label=text)
+            axis.plot([cost] * len(tops), tops, "o", color=COLOURS[kind], markersize=4, alpha=0.4, ls="")
+        _cost_axis(axis, label)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
+    data = next(iter(found["fprec"].values()))
+    figure.suptitle(f"{data['data']}: mean of {len(found['fprec'])} seeds (faint: each), last epoch, one crop")
+    return figure
+
+
+def choice(result):
+    """Draw `presets.choice`: every choice of layers, accuracy against operations; what each rule picks, joined up."""
+    figure = _figure(9, 6)
+    axis = figure.subplots()
+    ops, tops = result["ops"], {key: np.mean(list(found.values())) for key, found in result["choices"].items()}
+    axis.plot([ops[key] for key in tops], list(tops.values()), "o", color=BINARY, label="every choice", ls="")
+    rows = presets.choice_rows(result)
+    styles = {"metric": ("*", "#009E73"), "cost alone": ("v", "#0072B2"), "error alone": ("^", "#D55E00"),
+              "best of all": ("o", "#000000"), "at random": ("x", "#CC79A7")}  # fmt: skip
+    for rule, (marker, colour) in styles.items():
+        own = [row for row in rows if row["rule"] == rule]
+        empty = {"markerfacecolor": "none"} if marker == "o" else {}
+        axis.plot(
+            [row["ops"] for row in own], [row["top1"] for row in own], marker, color=colour, markersize=11, lw=1,
+            ls=":" if marker != "o" else "", label=rule, **empty,
+        )  # fmt: skip
+    for key in (min(ops, key=ops.get), max(ops, key=ops.get)):
+        axis.annotate(
+            "no layer" if key == "none" else "all layers", (ops[key], tops[key]), (6, -14), textcoords="offset points"
+        )
+    _cost_axis(axis, "equivalent operations")
+    axis.legend(frameon=False, title="1, 2, 3, 4 layers kept real by")
+    seeds = len(next(iter(result["choices"].values())))
+    axis.set_title(
+        f"Which inputs to keep real: all {len(tops)} choices, {len(result['classes'])} classes, {seeds} seeds"
+    )
     return figure

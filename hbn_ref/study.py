@@ -10,6 +10,7 @@ are chosen on validation drawings.
 import datetime
 import os
 import platform
+import re
 import zlib
 from importlib.metadata import version
 from pathlib import Path
@@ -20,6 +21,7 @@ from . import cost, deploy, engine, files, hybrid, layers, models, train
 from .checks import one_of, real_number
 
 REPORT_FORMAT = "hbn_ref study 1"
+HYBRID_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 LEARNING_RATE = 0.003
 WEIGHT_DECAY = {"fprec": 1e-4}  # binary weights have none: see train.Optimizer
 RATIO, CLUSTERS = 0.6, 3  # share of the binarizable layers that may stay real (README: choices); the P to begin with
@@ -56,6 +58,12 @@ def milliseconds_per_image(model, packed, x, repeats=30):
             for call, seen in zip(calls, seconds, strict=True):
                 seen.append(cost.median_seconds(call, 1, warmup=1))
     return [1000 * float(np.median(seen)) for seen in seconds]
+
+
+def unpack_hits(entry):
+    """Return bool (count,): which test drawings a network recognised; a report holds 8 to a byte, in hex."""
+    packed = np.frombuffer(bytes.fromhex(entry["hits"]), np.uint8)
+    return np.unpackbits(packed, count=entry["count"]).astype(bool)
 
 
 def choose_layers(model, batches, *, ratio=RATIO, clusters=CLUSTERS, gamma=None, form="mse"):
@@ -113,23 +121,24 @@ class Study:
     def _save(self):
         files.write_json(self.out / "progress.json", self.report)
 
-    def build(self, variant, keep_real=(), init=True):
+    def build(self, variant, keep_real=(), last_layer=None, init=True):
         """Return the untrained network of a variant."""
         s, p = self.settings, self.data.preprocessing
+        last_layer = "real" if variant == "fprec" else last_layer or s["last_layer"]
         return models.build(
             s["model"], variant, num_classes=len(self.data.classes), in_channels=p["channels"], input_size=p["size"],
-            keep_real=keep_real, last_layer="real" if variant == "fprec" else s["last_layer"], seed=s["seed"],
-            width=s["width"], estimator=s["estimator"], init=init,
+            keep_real=keep_real, last_layer=last_layer, seed=s["seed"], width=s["width"], rule=s["rule"],
+            estimator=s["estimator"], init=init,
         )  # fmt: skip
 
-    def train(self, variant, keep_real=()):
-        """Train and judge one variant unless that is done; its model file and its entry in the report are written."""
-        path, data, s = self.out / f"{variant}.npz", self.data, self.settings
-        checkpoint = self.out / f"{variant}.checkpoint.npz"
-        if variant in self.report["variants"] and path.exists():
+    def train(self, name, variant, **options):
+        """Train and judge one network unless that is done; its files and its entry in the report are written."""
+        path, packed_path, checkpoint = (self.out / f"{name}{end}.npz" for end in ("", "-packed", ".checkpoint"))
+        if name in self.report["variants"] and packed_path.exists() and (path.exists() or not self._keeps(name)):
             checkpoint.unlink(missing_ok=True)  # the last run may have ended just before this
             return
-        model = self.build(variant, keep_real)
+        data, s = self.data, self.settings
+        model = self.build(variant, **options)
 
         def validate(model):
             found = train.evaluate(model, *data.validation, prepare=data.evaluation_batch)
@@ -137,25 +146,46 @@ class Study:
 
         history = train.fit(
             model, *data.train, epochs=s["epochs"], batch=s["batch"], lr=s["lr"], seed=s["seed"],
-            weight_decay=WEIGHT_DECAY.get(variant, 0.0), prepare=data.training_batch, validate=validate,
-            checkpoint=checkpoint, progress=self.progress,
+            weight_decay=WEIGHT_DECAY.get(variant, 0.0), smoothing=s["smoothing"], distillation=s["distillation"],
+            teacher=self._teacher(variant), prepare=data.training_batch,
+            validate=validate if len(data.validation[1]) else None, checkpoint=checkpoint, progress=self.progress,
         )  # fmt: skip
         labels = {"classes": data.classes, "preprocessing": data.preprocessing}
-        models.save(model, path, **labels)
-        packed, packed_path = deploy.compile(model, **labels), self.out / f"{variant}-packed.npz"
+        packed = deploy.compile(model, **labels)
         deploy.save(packed, packed_path)
-        found = train.evaluate(model, *data.test, prepare=data.evaluation_batch)
-        total, image = cost.table(model)["total"], data.evaluation_batch(data.test[0][:1])
-        self.report["variants"][variant] = {
-            "top1": found["top1"], "top5": found["top5"], "count": found["count"],
-            **{key: total[key] for key in ("macs_real", "macs_binary", "equivalent_ops", "weight_bytes")},
-            **dict(zip(("ms_per_image", "ms_packed"), milliseconds_per_image(model, packed, image), strict=True)),
-            "file_bytes": packed_path.stat().st_size,
-            "train_seconds": sum(row["seconds"] for row in history), "kept_real": list(model.spec["keep_real"]),
+        if self._keeps(name):
+            models.save(model, path, **labels)
+        self.report["variants"][name] = self._judge(model, packed) | {
+            "file_bytes": packed_path.stat().st_size, "train_seconds": sum(row["seconds"] for row in history),
+            "variant": variant, "kept_real": list(model.spec["keep_real"]), "last_layer": model.spec["last_layer"],
             "history": history,
         }  # fmt: skip
         self._save()
         checkpoint.unlink(missing_ok=True)
+
+    def _keeps(self, name):
+        """Whether a network's latent weights stay; fbin's are measured, fprec's teach."""
+        return self.settings["latent"] or name in ("fbin", "fprec")
+
+    def _teacher(self, variant):
+        if variant == "fprec" or not self.settings["distillation"]:
+            return None
+        return models.load(self.out / "fprec.npz")[0]
+
+    def _judge(self, model, packed):
+        """Accuracy on the test drawings, cost, and the time of one image."""
+        data = self.data
+        found = train.evaluate(model, *data.test, prepare=data.evaluation_batch)
+        total, image = cost.table(model)["total"], data.evaluation_batch(data.test[0][:1])
+        entry = {
+            "top1": found["top1"], "top5": found["top5"], "count": found["count"],
+            "hits": np.packbits(found["hits"]).tobytes().hex(),
+            **{key: total[key] for key in ("macs_real", "macs_binary", "equivalent_ops", "weight_bytes")},
+            **dict(zip(("ms_per_image", "ms_packed"), milliseconds_per_image(model, packed, image), strict=True)),
+        }  # fmt: skip
+        if self.settings["ten_crops"]:
+            entry["top1_ten_crops"] = train.evaluate(packed, *data.test, prepare=data.ten_crops)["top1"]
+        return entry
 
     def choose(self):
         """Measure the metric on the trained FBin network's validation drawings; return the layers to keep real."""
@@ -176,9 +206,11 @@ class Study:
             wanted = self.settings["variants"]
             for variant in models.VARIANTS:
                 if variant != "hybrid" and (variant in wanted or (variant == "fbin" and "hybrid" in wanted)):
-                    self.train(variant)
+                    self.train(variant, variant)
             if "hybrid" in wanted:
-                self.train("hybrid", self.choose())
+                self.train("hybrid", "hybrid", keep_real=self.choose())
+            for name, options in self.settings["hybrids"].items():
+                self.train(name, "hybrid", **options)
             files.write_json(self.out / "report.json", self.report)
             (self.out / "progress.json").unlink(missing_ok=True)
             self.finished = True
@@ -187,7 +219,8 @@ class Study:
 
 def run(
     data, out, *, model="small", epochs=16, batch=64, seed=0, variants=models.VARIANTS, ratio=RATIO, clusters=CLUSTERS,
-    gamma=None, form="mse", lr=LEARNING_RATE, last_layer="real", width=1, estimator="ste", command="", progress=True,
+    gamma=None, form="mse", lr=LEARNING_RATE, last_layer="real", width=1, rule="paper", estimator="ste", smoothing=0.0,
+    distillation=0.0, hybrids=None, ten_crops=False, latent=True, command="", progress=True,
 ):  # fmt: skip
     """Run a study into the folder ``out``, or go on with one that was interrupted there.
 
@@ -198,9 +231,17 @@ def run(
         training_batch(images, rng), evaluation_batch(images)
     out : path of a folder
     model : str, a network of chapter 5
-    epochs, batch, seed, lr, last_layer, width, estimator : see `train.fit` and `models.build`
+    epochs, batch, seed, lr, smoothing, last_layer, width, rule, estimator : see `train.fit` and `models.build`
     variants : the ones to train; a hybrid needs fbin, which is added
     ratio, clusters, gamma, form : see `hybrid.partition`, `hybrid.metric` and `hybrid.binarization_error`
+    distillation : float
+        Above 0, the trained fprec network teaches the others, with this share: see `train.soft_target`.
+    hybrids : dict {name: {"keep_real": layers, "last_layer": "real" or "binary"}}
+        Further hybrids, with layers named instead of chosen.
+    ten_crops : bool
+        Judge with ten crops, too.
+    latent : bool
+        False keeps the packed networks only, and the latent weights of fbin and fprec.
 
     Returns
     -------
@@ -217,15 +258,17 @@ def run(
         raise ValueError(f"variants: expected some of {', '.join(models.VARIANTS)}, got none")
     for variant in variants:
         one_of("variants", variant, models.VARIANTS)
-    train.check_settings(epochs, batch, lr, 0.0, seed)
+    train.check_settings(epochs, batch, lr, 0.0, seed, smoothing, distillation)
     if gamma is not None:
         real_number("gamma", gamma)
     one_of("form", form, hybrid.FORMS)
     settings = {
         "model": model, "epochs": epochs, "batch": batch, "seed": seed,
         "variants": [v for v in models.VARIANTS if v in variants], "ratio": ratio, "clusters": clusters, "gamma": gamma,
-        "form": form, "lr": lr, "last_layer": last_layer, "width": width, "estimator": estimator,
-        "preprocessing": data.preprocessing,
+        "form": form, "lr": lr, "last_layer": last_layer, "width": width, "rule": rule, "estimator": estimator,
+        "smoothing": smoothing, "distillation": distillation, "hybrids": files.plain(hybrids or {}),
+        "ten_crops": ten_crops, "latent": latent, "preprocessing": data.preprocessing,
+        "augmentation": files.plain(data.augmentation),
         "drawings": [len(part[1]) for part in (data.train, data.validation, data.test)],
         "checksum": zlib.crc32(np.ascontiguousarray(data.train[0])),
     }  # fmt: skip
@@ -233,6 +276,12 @@ def run(
     hybrid.partition([1.0, 2.0], ratio, clusters)  # refuse bad values now, not after an hour of training
     for variant in settings["variants"]:
         study.build(variant, init=False)
+    for name, options in settings["hybrids"].items():
+        if not HYBRID_NAME.fullmatch(name) or name in models.VARIANTS:
+            raise ValueError(f"hybrids: {name!r} names files; expected small letters, digits and - only")
+        study.build("hybrid", **options, init=False)
+    if distillation and "fprec" not in variants:
+        raise ValueError("distillation: needs fprec among the variants, it is the teacher")
     return study.run()
 
 
@@ -288,29 +337,32 @@ def over_seeds(reports):
     tops = {v: np.array([r["variants"][v]["top1"] for r in reports]) for v in first["variants"]}
     rows = []
     for variant, top in tops.items():
-        row = {"variant": variant, "runs": len(top), "top1": float(top.mean()), "top1_se": _standard_error(top)}
+        row = {"variant": variant, "runs": len(top), "top1": float(top.mean()), "top1_se": standard_error(top)}
         for other in ("fprec", "fbin"):
             pair = top - tops[other] if other in tops and other != variant else None
             row[f"minus_{other}"] = None if pair is None else float(pair.mean())
-            row[f"minus_{other}_se"] = None if pair is None else _standard_error(pair)
+            row[f"minus_{other}_se"] = None if pair is None else standard_error(pair)
         rows.append(row)
     return rows
 
 
-def _standard_error(values):
+def standard_error(values):
+    """Return the standard error of the mean of an array, or None for a single value."""
     return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else None
+
+
+def with_error(value, error):
+    """Return "84.1 +- 0.3", or "84.1" where there is no error."""
+    return f"{value:.1f}" + ("" if error is None else f" +- {error:.1f}")
 
 
 def over_seeds_table(rows):
     """Return `over_seeds` as text."""
 
-    def cell(row, key):
-        if row[key] is None:
-            return ""
-        return f"{row[key]:.1f}" + ("" if row[f"{key}_se"] is None else f" +- {row[f'{key}_se']:.1f}")
-
     titles = {"top1": "top-1 %", "minus_fprec": "minus FPrec", "minus_fbin": "minus FBin"}
     shown = [
-        {"variant": row["variant"], "runs": row["runs"]} | {t: cell(row, k) for k, t in titles.items()} for row in rows
+        {"variant": row["variant"], "runs": row["runs"]}
+        | {t: "" if row[k] is None else with_error(row[k], row[f"{k}_se"]) for k, t in titles.items()}
+        for row in rows
     ]
     return cost.format_table(shown, ("variant", "runs", *titles.values())) + "\n\n+-: one standard error of the mean"

@@ -50,15 +50,19 @@ def softmax(logits):
     return p / p.sum(axis=1, keepdims=True)
 
 
-def softmax_cross_entropy(logits, labels):
+def softmax_cross_entropy(logits, labels, target=None):
     """Mean cross-entropy of the softmax, and its gradient.
 
-        L = -1/N sum_n log p[n, label_n],  p = softmax(logits),  dL/dlogits = (p - onehot(label)) / N
+        L = -1/N sum_n sum_c t[n, c] log p[n, c],  p = softmax(logits),  dL/dlogits = (p - t) / N
+
+    with t the one-hot labels, or ``target``.
 
     Parameters
     ----------
     logits : float (N, classes)
     labels : int (N,)
+    target : float (N, classes), optional
+        What to come close to in the place of the one-hot labels: shares of each class, with the sum 1 (`soft_target`).
 
     Returns
     -------
@@ -69,10 +73,35 @@ def softmax_cross_entropy(logits, labels):
     labels = _check_labels(labels, logits)
     shifted = logits - logits.max(axis=1, keepdims=True)  # the same softmax, without overflow
     log_p = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    rows = np.arange(len(labels))
-    dlogits = np.exp(log_p)
-    dlogits[rows, labels] -= 1
-    return float(-log_p[rows, labels].mean()), dlogits / logits.dtype.type(len(labels))
+    if target is None:
+        target = np.eye(logits.shape[1], dtype=logits.dtype)[labels]
+    loss = -np.einsum("nc,nc->", target, log_p) / len(labels)
+    return float(loss), (np.exp(log_p) - target) / logits.dtype.type(len(labels))
+
+
+def soft_target(labels, classes, smoothing=0.0, teacher=None, distillation=0.0):
+    """What a network is to come close to: its labels, smoothed, mixed with what a teacher says of the same images.
+
+        t = (1 - d) ((1 - s) onehot(label) + s / classes) + d softmax(teacher's logits)
+
+    s is label smoothing (Szegedy et al. 2016), d distillation (Hinton et al. 2015, at temperature 1).
+
+    Parameters
+    ----------
+    labels : int (N,)
+    classes : int
+    smoothing, distillation : float from 0 to 1
+    teacher : float (N, classes), optional
+        Logits.
+
+    Returns
+    -------
+    float32 (N, classes)
+    """
+    own = (1 - smoothing) * np.eye(classes)[labels] + smoothing / classes
+    if teacher is not None:
+        own = (1 - distillation) * own + distillation * softmax(teacher)
+    return own.astype(np.float32)
 
 
 # --------------------------------------------------------------------------------------------- optimisers
@@ -192,12 +221,16 @@ def centre_and_clamp(model):
             np.clip(w, -1, 1, out=w)
 
 
-def train_step(model, x, labels, optimizer):
-    """One step on one batch: x float32 (N, H, W, C), labels (N,). Returns (loss, logits)."""
+def train_step(model, x, labels, optimizer, target=None):
+    """One step on one batch: x float32 (N, H, W, C), labels (N,). Returns (loss, logits).
+
+    ``target``, a function (x, labels, classes), makes what the loss comes close to in the place of one-hot labels.
+    """
     centre_and_clamp(model)
     try:
         logits = model.forward(x, training=True)
-        loss, dlogits = softmax_cross_entropy(logits, labels)
+        wanted = None if target is None else target(x, labels, logits.shape[1])
+        loss, dlogits = softmax_cross_entropy(logits, labels, wanted)
     except ValueError:  # the sign of a NaN, or a mistake of the caller's
         where = first_not_finite(model, x)
         if where is None:
@@ -250,8 +283,9 @@ def flip_ratio(before, after):
 
 
 def fit(
-    model, images, labels, *, epochs, batch=64, lr=None, optimizer="adam", schedule="cosine", weight_decay=0.0, seed=0,
-    prepare=None, validate=None, checkpoint=None, progress=True, on_epoch=None,
+    model, images, labels, *, epochs, batch=64, lr=None, optimizer="adam", schedule="cosine", weight_decay=0.0,
+    smoothing=0.0, teacher=None, distillation=0.5, seed=0, prepare=None, validate=None, checkpoint=None, progress=True,
+    on_epoch=None,
 ):  # fmt: skip
     """Train a model in place.
 
@@ -264,6 +298,10 @@ def fit(
         None takes the optimiser's default.
     optimizer : {"adam", "sgd"}
     schedule : {"constant", "cosine", "step", "halving"}
+    smoothing, distillation : float from 0 to 1
+        See `soft_target`; the second counts where there is a teacher.
+    teacher : layers.Sequential or None
+        A trained network that sees the same batches.
     prepare : function (images, rng) -> float32 (B, H, W, C), or None
         Augmentation and normalisation of a batch; None where images are already what the model takes.
     validate : function (model) -> dict, or None
@@ -288,16 +326,24 @@ def fit(
     one_of("optimizer", optimizer, tuple(OPTIMIZERS))
     one_of("schedule", schedule, tuple(SCHEDULES))
     images, labels = _pairs(images, labels)
-    check_settings(epochs, batch, lr, weight_decay, seed)
+    check_settings(epochs, batch, lr, weight_decay, seed, smoothing, distillation)
     method = OPTIMIZERS[optimizer](weight_decay=weight_decay, **({} if lr is None else {"lr": lr}))
     settings = {
         "epochs": epochs, "batch": batch, "lr": method.lr, "optimizer": optimizer, "schedule": schedule,
-        "weight_decay": weight_decay, "seed": seed, "images": len(images), "spec": model.spec,
+        "weight_decay": weight_decay, "seed": seed, "images": len(images), "spec": model.spec, "smoothing": smoothing,
+        "distillation": distillation if teacher else 0.0,
     }  # fmt: skip
     if checkpoint is not None:
         settings["checksum"] = zlib.crc32(np.ascontiguousarray(labels), zlib.crc32(np.ascontiguousarray(images)))
     history = _resume(checkpoint, model, method, settings)
     peak = settings["lr"]
+    target = None
+    if smoothing or teacher is not None:
+
+        def target(x, own, classes):
+            said = None if teacher is None else teacher.forward(x)
+            return soft_target(own, classes, smoothing, said, distillation)
+
     title = model.spec["variant"] if model.spec else "training"
     bar = None
     if progress and tqdm is not None:
@@ -306,7 +352,8 @@ def fit(
         for epoch in range(len(history), epochs):
             count = -(-len(images) // batch)
             rates = [peak * SCHEDULES[schedule](epoch + i / count, epochs) for i in range(count)]
-            row = _epoch(model, images, labels, method, rates, batch, np.random.default_rng([seed, epoch]), prepare)
+            rng = np.random.default_rng([seed, epoch])
+            row = _epoch(model, images, labels, method, rates, batch, rng, prepare, target)
             row = {"epoch": epoch + 1, **row, **(validate(model) if validate else {})}
             history.append(row)
             _save_checkpoint(checkpoint, model, method, settings, history)
@@ -325,17 +372,21 @@ def _pairs(images, labels):
     return images, labels
 
 
-def check_settings(epochs, batch, lr, weight_decay, seed):
+def check_settings(epochs, batch, lr, weight_decay, seed, smoothing=0.0, distillation=0.0):
     """Raise a ValueError that names the first bad setting of a training."""
     whole_number("epochs", epochs)
     whole_number("batch", batch)
     whole_number("seed", seed, 0)
     real_number("weight_decay", weight_decay)
+    for name, share in (("smoothing", smoothing), ("distillation", distillation)):
+        real_number(name, share)
+        if share > 1:
+            raise ValueError(f"{name}: expected a share from 0 to 1, got {share}")
     if lr is not None:
         real_number("lr", lr)
 
 
-def _epoch(model, images, labels, optimizer, rates, batch, rng, prepare):
+def _epoch(model, images, labels, optimizer, rates, batch, rng, prepare, target):
     started = time.perf_counter()
     for layer in model.walk():
         if isinstance(layer, layers.Dropout):
@@ -347,7 +398,7 @@ def _epoch(model, images, labels, optimizer, rates, batch, rng, prepare):
         index = order[number * batch : (number + 1) * batch]
         x = images[index] if prepare is None else prepare(images[index], rng)
         optimizer.lr = rate
-        loss, logits = train_step(model, x, labels[index], optimizer)
+        loss, logits = train_step(model, x, labels[index], optimizer, target)
         total += loss * len(index)
         correct += int((logits.argmax(axis=1) == labels[index]).sum())
     centre_and_clamp(model)  # so that what is judged and saved is what the next step would compute with
@@ -406,6 +457,7 @@ def evaluate(model, images, labels, *, prepare=None, batch=64):
 
     Parameters
     ----------
+    model : layers.Sequential, or a function from a batch to logits, such as deploy.PackedNetwork
     images, labels : arrays (N, ...), int (N,)
     prepare : function (images) -> float32 (B, H, W, C) or (crops, B, H, W, C), or None
         With several crops (ten, say) the class probabilities are averaged over them.
@@ -413,30 +465,32 @@ def evaluate(model, images, labels, *, prepare=None, batch=64):
     Returns
     -------
     dict
-        top1, top5 (per cent; top5 with fewer than five classes is 100), loss, count
+        top1, top5 (per cent; top5 with fewer than five classes is 100), loss, count, hits (bool (N,): each image's
+        first guess is right)
     """
     images, labels = _pairs(images, labels)
-    loss, hits1, hits5, start = 0.0, 0, 0, 0
-    with layers.packed_weights(model):
+    loss, hits, hits5, start = 0.0, [], 0, 0
+    a_model = isinstance(model, layers.Sequential)
+    with layers.packed_weights(model) if a_model else nullcontext():
         for x in batches(images, batch, prepare):
-            p = _probabilities(model, x)
+            p = _probabilities(model.forward if a_model else model, x)
             y = _check_labels(labels[start : start + len(p)], p)
             start += len(p)
             own = p[np.arange(len(y)), y]
             first = np.arange(p.shape[1]) < y[:, None]  # of equals the first class is taken, as argmax does
             rank = ((p > own[:, None]) | ((p == own[:, None]) & first)).sum(axis=1)
             rank[~np.isfinite(own)] = p.shape[1]
-            hits1 += int((rank == 0).sum())
+            hits.append(rank == 0)
             hits5 += int((rank < 5).sum())
             loss -= float(np.log(np.maximum(own, 1e-30)).sum())
-    n = len(labels)
-    return {"top1": 100 * hits1 / n, "top5": 100 * hits5 / n, "loss": loss / n, "count": n}
+    n, hits = len(labels), np.concatenate(hits)
+    return {"top1": 100 * int(hits.sum()) / n, "top5": 100 * hits5 / n, "loss": loss / n, "count": n, "hits": hits}
 
 
-def _probabilities(model, x):
+def _probabilities(forward, x):
     if x.ndim == 5:
-        return np.mean([_probabilities(model, crop) for crop in x], axis=0)
-    return softmax(model.forward(x))
+        return np.mean([_probabilities(forward, crop) for crop in x], axis=0)
+    return softmax(forward(x))
 
 
 def recalibrate_batchnorm(model, images, *, prepare=None, batch=64):

@@ -352,7 +352,7 @@ def loaded(data, monkeypatch):
 
     def load(source="doodles", **options):
         calls.append({"source": source, **options})
-        return data
+        return dataclasses.replace(data, preprocessing={**data.preprocessing, "split_seed": options["seed"]})
 
     monkeypatch.setattr(data_tools, "load", load)
     return calls

@@ -1,0 +1,315 @@
+"""Top floor, presets: the published studies, each of them one command.
+
+==========  ============================================================================================
+evidence    six networks, three seeds: does a hybrid keep the accuracy of full precision?
+choice      every choice of layers to keep real, ten classes, three seeds: does the metric choose well?
+ablation    the recipe with one thing changed at a time: what is it that helps?
+==========  ============================================================================================
+
+A preset takes ``load``, a function (classes, seed) that returns data as `study.run` takes it, of a kind that knows
+`without_validation`, `with_augmentation` and `development` (`data_tools.Dataset`). What it makes is a folder of
+studies and a summary of them, and like a study it goes on where it was interrupted.
+"""
+
+import itertools
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from . import cost, files, hybrid, models, study
+
+SEEDS = (0, 1, 2)
+RECIPE = {"model": "small", "epochs": 100, "batch": 64, "lr": 0.003, "distillation": 0.5}
+AUGMENTATION = {"area": (0.6, 1.1), "rotation": 12.0, "elastic": 1.5}
+HYBRIDS = {
+    "hybrid-conv4-conv5-conv6": {"keep_real": ["conv4", "conv5", "conv6"]},
+    "hybrid-conv5-conv6": {"keep_real": ["conv5", "conv6"]},
+    "hybrid-conv5-conv6-last": {"keep_real": ["conv5", "conv6"], "last_layer": "binary"},
+}
+
+# ------------------------------------------------------------------------------------------------- evidence
+
+
+def evidence(load, out, *, command="", progress=True, seeds=SEEDS, **changed):
+    """Train FPrec, WBin, FBin and `HYBRIDS` on 54 drawings a class, and judge each on the 26 of the test, once.
+
+    Every choice in the recipe was made on drawings held out from the 54 (`ablation`), so these networks learn from
+    all of them. The split is that of seed 0; seeds differ in the weights and the order of everything random.
+
+    Returns
+    -------
+    dict {network: {seed: dict}}
+        top1, top5, top1_ten_crops (per cent), hits (see `study.unpack_hits`), costs, seconds, command and machine;
+        also in ``out/evidence.json``.
+    """
+    data = load(classes=None, seed=0).without_validation().with_augmentation(**AUGMENTATION)
+    found = {}
+    for seed in seeds:
+        report = study.run(
+            data, Path(out) / f"seed{seed}", seed=seed, variants=("fprec", "wbin", "fbin"), hybrids=HYBRIDS,
+            ten_crops=True, command=command, progress=progress, **{**RECIPE, **changed},
+        )  # fmt: skip
+        about = {"epochs": report["epochs"], "command": report["command"], "machine": report["machine"]}
+        for name, entry in report["variants"].items():
+            kept = {key: value for key, value in entry.items() if key != "history"}
+            found.setdefault(name, {})[str(seed)] = {**kept, **about, "data": data.name}
+    files.write_json(Path(out) / "evidence.json", found)
+    return found
+
+
+def compare(found, name, other):
+    """Top-1 of one network minus that of another, over the same seeds and the same test drawings.
+
+    Returns
+    -------
+    difference : float, in points
+    error : float
+        Standard error of it, from the spread over drawings of the mean (over seeds) difference of their hits.
+    """
+    rows = []
+    for seed, entry in found[name].items():
+        ours, theirs = (study.unpack_hits(e) for e in (entry, found[other][seed]))
+        rows.append(100.0 * (ours.astype(int) - theirs))
+    each = np.mean(rows, axis=0)  # one difference a drawing
+    return float(each.mean()), study.standard_error(each)
+
+
+def evidence_table(found):
+    """Return the table of `evidence` as text: means over the seeds, differences with their standard errors."""
+    rows = []
+    for name, runs in found.items():
+        first = next(iter(runs.values()))
+        tops = [np.array([entry[key] for entry in runs.values()]) for key in ("top1", "top5", "top1_ten_crops")]
+        row = {"network": name, "seeds": len(runs)}
+        row |= {t: f"{v.mean():.1f}" for t, v in zip(("top-1 %", "top-5 %", "ten crops %"), tops, strict=True)}
+        row["over seeds"] = " ".join(f"{value:.1f}" for value in tops[0])
+        for other, title in (("fprec", "minus FPrec"), ("fbin", "minus FBin")):
+            row[title] = "" if name == other else study.with_error(*compare(found, name, other))
+        row["equivalent ops"] = first["equivalent_ops"]
+        row["weight bytes"] = first["weight_bytes"]
+        row["packed file"] = first["file_bytes"]
+        row["training s"] = round(max(entry["train_seconds"] for entry in runs.values()))
+        rows.append(row)
+    return cost.format_table(rows, rows[0]) + "\n\n+-: one standard error, over test drawings"
+
+
+# --------------------------------------------------------------------------------------------------- choice
+
+CHOICE_CLASSES, CHOICE_EPOCHS = 10, 20
+RULES = ("metric", "cost alone", "error alone")
+
+
+def choice(load, out, *, command="", progress=True, seeds=SEEDS, **changed):
+    """Train the network with every choice of layers to keep real, and see what the metric makes of it.
+
+    Each seed is also that of the split, so that as many sets of test drawings judge.
+
+    Returns
+    -------
+    dict
+        choices {layers, "+" between them, or "none": {seed: top1}}, ops {the same: equivalent operations}, layers
+        {seed: rows of layer, error, macs}, kept {seed: the partition's choice}, and what was asked for; also in
+        ``out/choice.json``.
+    """
+    result = {"choices": {}, "ops": {}, "layers": {}, "kept": {}}
+    for seed in seeds:
+        data = load(classes=CHOICE_CLASSES, seed=seed).with_augmentation(**AUGMENTATION)
+        settings = {**RECIPE, "epochs": CHOICE_EPOCHS, "distillation": 0.0, **changed}
+        names = models.binarizable(settings["model"])
+        parts = [part for size in range(1, len(names)) for part in itertools.combinations(names, size)]
+        report = study.run(
+            data, Path(out) / f"seed{seed}", seed=seed, variants=("wbin", "fbin", "hybrid"),
+            hybrids={"-".join(("keep", *part)): {"keep_real": list(part)} for part in parts},
+            latent=False, command=command, progress=progress, **settings,
+        )  # fmt: skip
+        for entry in report["variants"].values():
+            key = "+".join(names if entry["variant"] == "wbin" else entry["kept_real"]) or "none"
+            result["choices"].setdefault(key, {})[str(seed)] = entry["top1"]
+            result["ops"][key] = entry["equivalent_ops"]
+        result["layers"][str(seed)] = [{k: row[k] for k in ("layer", "error", "macs")} for row in report["metric"]]
+        result["kept"][str(seed)] = report["variants"]["hybrid"]["kept_real"]
+        result |= {key: report[key] for key in ("data", "classes", "epochs", "command", "machine", "settings")}
+    files.write_json(Path(out) / "choice.json", result)
+    return result
+
+
+def choose(rows, rule, count):
+    """Return the ``count`` layers that a rule prefers, "+" between them.
+
+    Parameters
+    ----------
+    rows : list of dict: layer, error, macs
+    rule : {"metric", "cost alone", "error alone"}
+        The score of chapter 8 at its balanced gamma; the cheapest first; the largest error first.
+    count : int
+    """
+    errors, macs = (np.array([row[key] for row in rows], float) for key in ("error", "macs"))
+    scores = {"metric": hybrid.metric(errors, macs), "cost alone": -macs, "error alone": errors}[rule]
+    best = sorted(np.argsort(-scores, kind="stable")[:count])
+    return "+".join(rows[i]["layer"] for i in best)
+
+
+def choice_rows(result):
+    """Compare the rules with every choice of as many layers, for each number of layers.
+
+    Returns
+    -------
+    list of dict
+        count, rule ("at random" is the mean of all choices; the best is picked with hindsight, so a little lucky),
+        chosen, top1 (mean over seeds) and its standard error, ops (mean)
+    """
+    seeds = list(result["layers"])
+    layers = [row["layer"] for row in result["layers"][seeds[0]]]
+    rows = []
+    for count in range(1, len(layers)):
+        keys = ["+".join(part) for part in itertools.combinations(layers, count)]
+        tops = {key: np.array([result["choices"][key][seed] for seed in seeds]) for key in keys}
+        best = max(keys, key=lambda key: tops[key].mean())
+        made = {rule: [choose(result["layers"][seed], rule, count) for seed in seeds] for rule in RULES}
+        made["best of all"] = [best] * len(seeds)
+        for rule, chosen in made.items():
+            top = np.array([tops[key][i] for i, key in enumerate(chosen)])
+            ops = np.mean([result["ops"][key] for key in chosen])
+            rows.append(_choice_row(count, rule, top, ops, " or ".join(dict.fromkeys(chosen))))
+        everything = np.mean([tops[key] for key in keys], axis=0)
+        rows.append(_choice_row(count, "at random", everything, np.mean([result["ops"][key] for key in keys]), "any"))
+    return rows
+
+
+def _choice_row(count, rule, top, ops, chosen):
+    return {
+        "count": count, "rule": rule, "top1": float(top.mean()), "top1_se": study.standard_error(top),
+        "ops": float(ops), "chosen": chosen,
+    }  # fmt: skip
+
+
+def choice_table(result):
+    """Return `choice_rows` as text."""
+    rows = [
+        {
+            "layers real": row["count"], "by": row["rule"], "top-1 %": study.with_error(row["top1"], row["top1_se"]),
+            "equivalent ops": round(row["ops"]), "chosen": row["chosen"],
+        }
+        for row in choice_rows(result)
+    ]  # fmt: skip
+    ends = ", ".join(f"{key} {np.mean(list(result['choices'][key].values())):.1f} %" for key in _ends(result))
+    kept = " / ".join("+".join(layers) for layers in result["kept"].values())
+    note = f"Real inputs in {ends}. The partition (share 0.6, P = 3) kept {kept}.\n+-: one standard error, over seeds"
+    return cost.format_table(rows, rows[0]) + "\n\n" + note
+
+
+def _ends(result):
+    return min(result["choices"], key=result["ops"].get), max(result["choices"], key=result["ops"].get)
+
+
+# ------------------------------------------------------------------------------------------------- ablation
+
+CHANGES = {  # name: (what changes in the recipe, what changes in the augmentation)
+    "as it is": ({}, {}),
+    "no elastic bending": ({}, {"elastic": 0.0}),
+    "twice the elastic bending": ({}, {"elastic": 3.0}),
+    "crops and turns of the default": ({}, {"area": (0.7, 1.0), "rotation": 10.0}),
+    "more turning and stretching": ({}, {"rotation": 20.0, "aspect": 1.3}),
+    "strokes wider and thinner": ({}, {"pen": 0.4}),
+    "a patch wiped off": ({}, {"erase": 0.3}),
+    "no distillation": ({"distillation": 0.0}, {}),
+    "labels smoothed by 0.1": ({"smoothing": 0.1}, {}),
+    "twice the learning rate": ({"lr": 0.006}, {}),
+    "half the learning rate": ({"lr": 0.0015}, {}),
+    "the exact weight gradient": ({"rule": "exact"}, {}),
+    "ApproxSign": ({"estimator": "approx_sign"}, {}),
+    "SignSwish": ({"estimator": "swish_sign"}, {}),
+}
+JUDGED = ("fprec", "hybrid-conv5-conv6")
+
+
+def ablation(load, out, *, command="", progress=True, seeds=SEEDS, changes=None, repeated=3, **settings):
+    """Train FPrec and a hybrid with the recipe, and with one thing changed, for a quarter of its epochs.
+
+    The judges are drawings held out from the 54 a class; the test drawings are not opened. All changes are tried with
+    the first seed; those with the largest effect on the mean of both networks again with the others. A seed is also
+    that of the drawings held out.
+
+    Returns
+    -------
+    dict
+        runs {change: {seed: {network: {top1, hits, count}}}}, epochs, command, machine; also in ``out/ablation.json``.
+    """
+    changes = CHANGES if changes is None else changes
+    plain = next(iter(changes))
+    result = {"runs": {name: {} for name in changes}}
+    epochs = max(1, settings.pop("epochs", RECIPE["epochs"]) // 4)
+
+    def add(name, seed):
+        in_recipe, in_augmentation = changes[name]
+        data = load(classes=None, seed=0).development(seed)
+        report = study.run(
+            data.with_augmentation(**{**AUGMENTATION, **in_augmentation}),
+            Path(out) / f"{'-'.join(re.findall('[a-z0-9]+', name.lower()))}-seed{seed}", seed=seed, variants=("fprec",),
+            hybrids={JUDGED[1]: HYBRIDS[JUDGED[1]]}, latent=False, command=command, progress=progress,
+            **{**RECIPE, **settings, "epochs": epochs, **in_recipe},
+        )  # fmt: skip
+        kept = ("top1", "hits", "count", "train_seconds")
+        found = {network: {k: report["variants"][network][k] for k in kept} for network in JUDGED}
+        result["runs"][name][str(seed)] = found
+        result.update({key: report[key] for key in ("data", "epochs", "command", "machine")})
+
+    for name in changes:
+        add(name, seeds[0])
+    effect = {name: abs(_effect(result, name, plain, [seeds[0]])) for name in changes if name != plain}
+    for name in [plain, *sorted(effect, key=effect.get, reverse=True)[:repeated]]:
+        for seed in seeds[1:]:
+            add(name, seed)
+    files.write_json(Path(out) / "ablation.json", result)
+    return result
+
+
+def _effect(result, name, plain, seeds):
+    runs = result["runs"]
+    return np.mean([runs[name][str(s)][n]["top1"] - runs[plain][str(s)][n]["top1"] for s in seeds for n in JUDGED])
+
+
+def ablation_table(result):
+    """Return as text: a row a change, top-1 of both networks, and the difference to the recipe as it is."""
+    runs = result["runs"]
+    plain = next(iter(runs))
+    rows = []
+    for name, found in runs.items():
+        row = {"change": name, "seeds": len(found)}
+        for network in JUDGED:
+            row[f"{network} %"] = f"{np.mean([entry[network]['top1'] for entry in found.values()]):.1f}"
+            each = [
+                study.unpack_hits(entry[network]).astype(int) - study.unpack_hits(runs[plain][seed][network])
+                for seed, entry in found.items()
+            ]
+            each = 100.0 * np.concatenate(each)
+            same = name == plain
+            row[f"{network}: change"] = "" if same else study.with_error(each.mean(), study.standard_error(each))
+        rows.append(row)
+    return cost.format_table(rows, rows[0]) + "\n\n+-: one standard error, over drawings held out from training"
+
+
+@dataclass(frozen=True)
+class Preset:
+    """How a study is run, how its result is told by its keys, and its table."""
+
+    run: object
+    table: object
+    keys: frozenset
+
+
+PRESETS = {
+    "evidence": Preset(evidence, evidence_table, frozenset({"fprec", "fbin"})),
+    "choice": Preset(choice, choice_table, frozenset({"choices", "ops", "layers", "kept"})),
+    "ablation": Preset(ablation, ablation_table, frozenset({"runs", "epochs"})),
+}
+
+
+def table_of(found):
+    """Return the table of what a preset wrote, or None where it is something else."""
+    for preset in PRESETS.values():
+        if isinstance(found, dict) and preset.keys <= found.keys():
+            return preset.table(found)
+    return None
