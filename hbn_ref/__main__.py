@@ -50,9 +50,11 @@ def _preset(args):
         return data_tools.load(args.data, **options)
 
     changed = {"epochs": args.epochs} if "epochs" in given else {}
-    found = preset.run(load, args.out, command=shlex.join(["python", "-m", "hbn_ref", *args.argv]), **changed)
-    if hasattr(plots, args.preset):
-        plots.save(getattr(plots, args.preset)(found), args.out / f"{args.preset}.png")
+    args.out.mkdir(parents=True, exist_ok=True)
+    with files.alone(args.out):
+        found = preset.run(load, args.out, command=shlex.join(["python", "-m", "hbn_ref", *args.argv]), **changed)
+        if hasattr(plots, args.preset):
+            plots.save(getattr(plots, args.preset)(found), args.out / f"{args.preset}.png")
     print(preset.table(found))
 
 
@@ -67,8 +69,11 @@ def _study(args):
     chosen = {name: getattr(args, name) for name in options}
     command = shlex.join(["python", "-m", "hbn_ref", *args.argv])
     started = time.perf_counter()
-    report = study.run(data, args.out, variants=_words(args.variants), command=command, **chosen)
-    plots.save(plots.study(report), args.out / "study.png")
+
+    def picture(report):
+        plots.save(plots.study(report), args.out / "study.png")
+
+    report = study.run(data, args.out, variants=_words(args.variants), command=command, finish=picture, **chosen)
     print(study.table(report))
     seconds = time.perf_counter() - started
     print(f"\n{seconds:.0f} s; in {args.out}: report.json, study.png and the trained networks")
@@ -84,14 +89,15 @@ def _train(args):
         estimator=args.estimator, width=args.width,
     )  # fmt: skip
     checkpoint = args.out.with_suffix(".checkpoint.npz")
-    train.fit(
-        model, *data.train, epochs=args.epochs, batch=args.batch, lr=args.lr, optimizer=args.optimizer,
-        schedule=args.schedule, weight_decay=args.weight_decay, seed=args.seed, prepare=data.training_batch,
-        checkpoint=checkpoint,
-        validate=lambda m: {"val_top1": train.evaluate(m, *data.validation, prepare=data.evaluation_batch)["top1"]},
-    )  # fmt: skip
-    models.save(model, args.out, classes=data.classes, preprocessing=about)
-    checkpoint.unlink()
+    with files.alone(args.out):
+        train.fit(
+            model, *data.train, epochs=args.epochs, batch=args.batch, lr=args.lr, optimizer=args.optimizer,
+            schedule=args.schedule, weight_decay=args.weight_decay, seed=args.seed, prepare=data.training_batch,
+            checkpoint=checkpoint,
+            validate=lambda m: {"val_top1": train.evaluate(m, *data.validation, prepare=data.evaluation_batch)["top1"]},
+        )  # fmt: skip
+        models.save(model, args.out, classes=data.classes, preprocessing=about)
+        checkpoint.unlink()
     found = train.evaluate(model, *data.validation, prepare=data.evaluation_batch)
     print(f"validation top-1 {found['top1']:.1f} %, top-5 {found['top5']:.1f} %; wrote {args.out}")
 

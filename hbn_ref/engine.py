@@ -6,8 +6,8 @@ with fork, and no result depends on their number. Nothing on the way calls BLAS,
 
 import itertools
 import os
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 
 import numpy as np
@@ -127,13 +127,22 @@ def run(kernel, n, *args, work=0):
         pool = _pool = ThreadPoolExecutor(count - 1, thread_name_prefix="hbn")
     step = -(-n // (4 * count * ROWS)) * ROWS  # about four pieces a thread
     pieces = itertools.count(0, step)  # next() is atomic: whoever is free takes the next piece
+    others, end = [], n
 
     def worker():
         found = False
-        while (start := next(pieces)) < n:
+        while (start := next(pieces)) < end:
             found |= bool(kernel(start, min(start + step, n), *args))
         return found
 
-    others = [pool.submit(worker) for _ in range(count - 1)]
-    found = worker()
+    try:
+        with suppress(RuntimeError):  # no more threads, as after the end of the main one: then without
+            for _ in range(count - 1):
+                others.append(pool.submit(worker))
+        found = worker()
+    except BaseException:  # Ctrl-C: the others stop at their next piece
+        end = 0
+        raise
+    finally:
+        wait(others)  # nobody writes into an array after its owner has gone on
     return any([found, *(other.result() for other in others)])

@@ -5,10 +5,16 @@ import os
 import re
 import uuid
 import zipfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
+
+try:
+    import fcntl
+except ModuleNotFoundError:  # Windows
+    fcntl = None
+    import msvcrt
 
 HEADER = "header"
 
@@ -17,11 +23,67 @@ class FileError(ValueError):
     """A file that cannot be read or written; the message names it."""
 
 
-def sweep(folder):
-    """Delete what a killed process left half-written in ``folder``. One process writes a folder at a time."""
+def sweep(folder, name=".+"):
+    """Delete what a killed process left half-written in ``folder``, of files whose name begins with a pattern.
+
+    For who is `alone` there: to others it would be what they are writing.
+    """
     for path in Path(folder).glob(".*.*"):
-        if re.fullmatch(r"\..+\.[0-9a-f]{32}\.\w+", path.name):
+        if re.fullmatch(rf"\.{name}\.[0-9a-f]{{32}}\.\w+", path.name):
             path.unlink(missing_ok=True)
+
+
+@contextmanager
+def alone(path):
+    """Keep other processes away from ``path``, a folder or a file, during the block, and sweep it first.
+
+    Two that went on with one study, or with one checkpoint, would take turns at overwriting what the other did. The
+    lock is the system's: it ends with its process, however that ends. It is on a file of its own, because those that
+    are written are replaced. That file is deleted in the end, while it is still locked; who has opened it by then locks
+    a file that is gone, which does not count.
+
+    Raises
+    ------
+    FileError
+        Another process is in such a block.
+    """
+    path = Path(path)
+    lock = path / ".lock" if path.is_dir() else path.with_name(f".{path.name}.lock")
+    handle = os.open(lock, os.O_RDWR | os.O_CREAT)
+    try:
+        if not _lock(handle, lock):
+            raise FileError(f"{path}: is being written by another process")
+        try:
+            sweep(path) if path.is_dir() else sweep(path.parent, re.escape(path.stem) + r"(\..+)?")
+            yield
+        finally:
+            _delete(lock)
+    finally:
+        os.close(handle)
+        if fcntl is None:  # Windows deletes nothing that is open
+            _delete(lock)
+
+
+def _lock(handle, path):
+    """Whether an open file is locked now, for this process alone, and still the one at ``path``."""
+    try:
+        if fcntl is None:
+            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+        else:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    except OSError:  # some network drives have no locks: go on without
+        pass
+    try:
+        return os.path.samestat(os.fstat(handle), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _delete(path):
+    with suppress(OSError):
+        path.unlink()
 
 
 @contextmanager
@@ -33,8 +95,10 @@ def replacing(path):
     try:
         yield temporary
         os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    except BaseException as error:
+        _delete(temporary)
+        if isinstance(error, OSError) and error.errno:  # a full disk names no file, a folder the temporary one
+            raise OSError(error.errno, error.strerror, str(path)) from None
         raise
 
 

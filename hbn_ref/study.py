@@ -104,7 +104,6 @@ class Study:
         self.finished = False
         if self.out.exists() and not self.out.is_dir():
             raise files.FileError(f"{self.out}: expected a folder to write into, found a file")
-        self._resume()
 
     def _resume(self):
         for name, finished in (("report.json", True), ("progress.json", False)):
@@ -198,29 +197,36 @@ class Study:
             self._save()
         return [row["layer"] for row in self.report["metric"] if row["kept_real"]]
 
-    def run(self):
+    def run(self, finish=None):
         """Do all that is not yet done, and return the report."""
-        if not self.finished:
-            files.sweep(self.out)
-            self._save()  # a folder that cannot be written shows now, not after the first network
-            wanted = self.settings["variants"]
-            for variant in models.VARIANTS:
-                if variant != "hybrid" and (variant in wanted or (variant == "fbin" and "hybrid" in wanted)):
-                    self.train(variant, variant)
-            if "hybrid" in wanted:
-                self.train("hybrid", "hybrid", keep_real=self.choose())
-            for name, options in self.settings["hybrids"].items():
-                self.train(name, "hybrid", **options)
-            files.write_json(self.out / "report.json", self.report)
-            (self.out / "progress.json").unlink(missing_ok=True)
-            self.finished = True
+        self.out.mkdir(parents=True, exist_ok=True)
+        with files.alone(self.out):
+            self._resume()
+            if not self.finished:
+                self._save()  # a folder that cannot be written shows now, not after the first network
+                self._train_all()
+                files.write_json(self.out / "report.json", self.report)
+                self.finished = True
+            (self.out / "progress.json").unlink(missing_ok=True)  # the last run may have ended just before this, too
+            if finish is not None:
+                finish(self.report)
         return self.report
+
+    def _train_all(self):
+        wanted = self.settings["variants"]
+        for variant in models.VARIANTS:
+            if variant != "hybrid" and (variant in wanted or (variant == "fbin" and "hybrid" in wanted)):
+                self.train(variant, variant)
+        if "hybrid" in wanted:
+            self.train("hybrid", "hybrid", keep_real=self.choose())
+        for name, options in self.settings["hybrids"].items():
+            self.train(name, "hybrid", **options)
 
 
 def run(
     data, out, *, model="small", epochs=16, batch=64, seed=0, variants=models.VARIANTS, ratio=RATIO, clusters=CLUSTERS,
     gamma=None, form="mse", lr=LEARNING_RATE, last_layer="real", width=1, rule="paper", estimator="ste", smoothing=0.0,
-    distillation=0.0, hybrids=None, ten_crops=False, latent=True, command="", progress=True,
+    distillation=0.0, hybrids=None, ten_crops=False, latent=True, command="", progress=True, finish=None,
 ):  # fmt: skip
     """Run a study into the folder ``out``, or go on with one that was interrupted there.
 
@@ -242,6 +248,8 @@ def run(
         Judge with ten crops, too.
     latent : bool
         False keeps the packed networks only, and the latent weights of fbin and fprec.
+    finish : function (report), or None
+        Called last, while no other process may write into the folder: for what else is to be written there.
 
     Returns
     -------
@@ -252,7 +260,7 @@ def run(
     Raises
     ------
     files.FileError
-        The folder holds a study with other settings, or a damaged file.
+        The folder holds a study with other settings, or a damaged file, or another process writes into it.
     """
     if not variants:
         raise ValueError(f"variants: expected some of {', '.join(models.VARIANTS)}, got none")
@@ -282,7 +290,7 @@ def run(
         study.build("hybrid", **options, init=False)
     if distillation and "fprec" not in variants:
         raise ValueError("distillation: needs fprec among the variants, it is the teacher")
-    return study.run()
+    return study.run(finish)
 
 
 def table(report):

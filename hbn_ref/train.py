@@ -221,6 +221,7 @@ def centre_and_clamp(model):
             np.clip(w, -1, 1, out=w)
 
 
+@np.errstate(over="ignore", invalid="ignore")  # what they would warn of stops the step below, with its place
 def train_step(model, x, labels, optimizer, target=None):
     """One step on one batch: x float32 (N, H, W, C), labels (N,). Returns (loss, logits).
 
@@ -241,6 +242,9 @@ def train_step(model, x, labels, optimizer, target=None):
         raise FloatingPointError(f"step {optimizer.steps + 1}: the loss is {loss}; NaN or infinity in {where}")
     model.backward(dlogits)
     optimizer.step(model)
+    for name, value in reversed(model.state().items()):  # backward comes to the last layer first
+        if not np.isfinite(value).all():
+            raise FloatingPointError(f"step {optimizer.steps}: NaN or infinity in {name} after the update")
     return loss, logits
 
 
