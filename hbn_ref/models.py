@@ -76,10 +76,10 @@ def concat(name, *branches):
 # --------------------------------------------------------------------------------------- the networks
 
 SMALL = [
-    conv("conv1", 32, 5, padding=2), max_pool(2),
-    conv("conv2", 64, 3, padding=1), max_pool(2),
-    conv("conv3", 128, 3, padding=1), max_pool(2),
-    conv("conv4", 128, 3, padding=1), max_pool(2),
+    conv("conv1", 32, 5, padding=2), max_pool(3, 2, padding=1),
+    conv("conv2", 64, 3, padding=1), max_pool(3, 2, padding=1),
+    conv("conv3", 128, 3, padding=1), max_pool(3, 2, padding=1),
+    conv("conv4", 128, 3, padding=1), max_pool(3, 2, padding=1),
     conv("conv5", 256, "map"),
     conv("conv6", 256, 1), dropout(0.2, per_channel=True),
     classifier(),

@@ -161,7 +161,7 @@ def test_unknown_names_list_what_there_is(name):
         models.parse(name)
 
 
-@pytest.mark.parametrize("network, size", [("sketchanet", 64), ("alexnet", 32), ("squeezenet", 12), ("small", 8)])
+@pytest.mark.parametrize("network, size", [("sketchanet", 64), ("alexnet", 32), ("squeezenet", 12), ("sketchanet", 40)])
 def test_sizes_too_small_say_which_layer_fails(network, size):
     with pytest.raises(ValueError, match=rf"^(conv|pool)\S*: .*input_size {size} is too small"):
         models.build(network, "fbin", num_classes=5, in_channels=1, input_size=size, init=False)
