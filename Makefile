@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO ?=
 BENCH ?=
-KERNEL_TESTS := tests/test_simd.py tests/test_engine.py tests/test_bits.py tests/test_conv.py
+KERNEL_TESTS := tests/test_simd.py tests/test_engine.py tests/test_bits.py tests/test_conv.py tests/test_exactness.py
 # PyTorch's own index has the build without CUDA, a tenth of the size
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 

@@ -6,7 +6,7 @@ The sign function is flat, so its derivative says nothing. Each estimator below 
 
 import numpy as np
 
-from .checks import one_of
+from .checks import one_of, plain_array
 
 __all__ = [
     "ESTIMATORS",
@@ -24,7 +24,7 @@ RULES = ("paper", "exact")
 
 
 def _floats(name, x):
-    x = np.asarray(x)
+    x = plain_array(name, x)
     if x.dtype.kind != "f":
         raise TypeError(f"{name}: expected floats, got {x.dtype}")
     return x
@@ -38,9 +38,13 @@ def sign(x):
     ValueError
         x contains NaN.
     """
-    x = _floats("x", x)
+    return _sign("x", x)
+
+
+def _sign(name, x):
+    x = _floats(name, x)
     if np.isnan(x).any():
-        raise ValueError("x: contains NaN, which has no sign")
+        raise ValueError(f"{name}: contains NaN, which has no sign")
     return np.where(x >= 0, x.dtype.type(1), x.dtype.type(-1))
 
 
@@ -67,13 +71,16 @@ def alpha(w):
 
 def binary_weight(w):
     """Return ``W~ = alpha(w) sign(w)``, what a binary layer computes with in the place of w."""
-    return alpha(w) * sign(w)
+    return alpha(w) * _sign("w", w)
 
 
-def _same_shape(dout, x):
-    _floats("dout", dout), _floats("x", x)
-    if np.shape(dout) != np.shape(x):
-        raise ValueError(f"dout: expected the shape of x, {np.shape(x)}, got {np.shape(dout)}")
+def _alike(dout, x):
+    dout, x = _floats("dout", dout), _floats("x", x)
+    if dout.shape != x.shape:
+        raise ValueError(f"dout: expected the shape of x, {x.shape}, got {dout.shape}")
+    if dout.dtype != x.dtype:
+        raise TypeError(f"dout: expected the type of x, {x.dtype}, got {dout.dtype}")
+    return dout, x
 
 
 def ste_backward(dout, x):
@@ -81,7 +88,7 @@ def ste_backward(dout, x):
 
     Bengio et al. 2013; with the window, Hubara et al. 2016. x and dout have one shape and type.
     """
-    _same_shape(dout, x)
+    dout, x = _alike(dout, x)
     return dout * (np.abs(x) < 1)
 
 
@@ -91,8 +98,9 @@ def approx_sign_backward(dout, x):
     The derivative of a parabola on either side of 0, ``2x + x^2`` for -1 <= x < 0 and ``2x - x^2`` for
     0 <= x < 1 (Bi-Real Net, Liu et al. 2018).
     """
-    _same_shape(dout, x)
-    return dout * np.maximum(2 - 2 * np.abs(x), 0)
+    dout, x = _alike(dout, x)
+    with np.errstate(over="ignore"):  # 2 |x| of the largest numbers; the maximum is 0 all the same
+        return dout * np.maximum(2 - 2 * np.abs(x), 0)
 
 
 def swish_sign_backward(dout, x, beta=5.0):
@@ -101,9 +109,10 @@ def swish_sign_backward(dout, x, beta=5.0):
     The derivative of ``2 s(z) (1 + z (1 - s(z))) - 1``, s the logistic function (BNN+, Darabi et al. 2018).
     Smooth, and slightly negative where |x| is large.
     """
-    _same_shape(dout, x)
-    z = np.clip(beta * np.asarray(x), -80, 80)  # cosh overflows float32 beyond 88; the result is 0 by then
-    return dout * (beta * (2 - z * np.tanh(z / 2)) / (1 + np.cosh(z)))
+    dout, x = _alike(dout, x)
+    with np.errstate(over="ignore"):  # beta x, or cosh in float16: what is divided by it is 0 by then
+        z = np.clip(beta * x, -80, 80)  # cosh overflows float32 beyond 88
+        return dout * (beta * (2 - z * np.tanh(z / 2)) / (1 + np.cosh(z)))
 
 
 ESTIMATORS = {"ste": ste_backward, "approx_sign": approx_sign_backward, "swish_sign": swish_sign_backward}
@@ -136,15 +145,15 @@ def weight_gradient(g, w, rule="paper"):
     dw : float (kh, kw, C_in, C_out)
     """
     one_of("rule", rule, RULES)
-    g, w = _floats("g", g), _floats("w", w)
+    g, w = np.ascontiguousarray(_floats("g", g)), np.ascontiguousarray(_floats("w", w))  # sums follow memory
     if g.shape != w.shape or w.ndim != 4:
         raise ValueError(f"g: expected the shape of w, (kh, kw, C_in, C_out), got g {g.shape} and w {w.shape}")
+    scale = alpha(w)
     channels, n = w.shape[2], w[..., 0].size
     if channels == 1:
         raise ValueError("w: C_in = 1, where centring over the input channels erases every weight")
-    scale = alpha(w)
     window = np.abs(w) < 1
     if rule == "exact":
-        signs = sign(w)
+        signs = _sign("w", w)
         return scale * window * g + signs * ((g * signs).sum(axis=(0, 1, 2)) / w.dtype.type(n))
     return g * ((1 / n + scale * window) * ((1 - 1 / channels) * n)).astype(w.dtype)

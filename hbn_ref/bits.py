@@ -11,18 +11,20 @@ because every place is one or the other. Two zero tails agree, so XOR needs no m
 import numpy as np
 
 from . import engine, kernels
+from .checks import plain_array, whole_number
 
 __all__ = ["pack", "tile", "unpack", "words_for", "xnor_matmul"]
 
 
 def words_for(channels):
     """Return how many 64-bit words hold ``channels`` bits."""
+    channels = whole_number("channels", channels)
     return -(-channels // 64)
 
 
 def _signed(x):
     """Return x as a contiguous float array with the same signs."""
-    x = np.asarray(x)
+    x = plain_array("x", x)
     if x.ndim == 0:
         raise ValueError("x: expected an array with channels along its last axis, got a single number")
     if x.dtype == np.float16:
@@ -51,7 +53,7 @@ def pack(x):
     ValueError
         A NaN (it has no sign), no axis at all, or no channels.
     TypeError
-        Booleans (False would be +1), unsigned integers, complex numbers, objects.
+        Booleans (False would be +1), unsigned integers, complex numbers, objects; a masked array.
     """
     x = _signed(x)
     if x.shape[-1] == 0:
@@ -65,11 +67,9 @@ def pack(x):
 
 
 def _check_words(name, words, channels):
-    words = np.asarray(words)
+    words = plain_array(name, words)
     if words.dtype != np.uint64:
         raise TypeError(f"{name}: expected packed words of type uint64, got {words.dtype}")
-    if not isinstance(channels, (int, np.integer)) or isinstance(channels, bool) or channels < 1:
-        raise ValueError(f"number of channels: expected a whole number of at least 1, got {channels!r}")
     if words.ndim == 0 or words.shape[-1] != words_for(channels):
         raise ValueError(
             f"{name}: {channels} channels need {words_for(channels)} words on the last axis, got shape {words.shape}"
@@ -90,7 +90,15 @@ def unpack(words, channels):
     Returns
     -------
     x : float32 (..., channels), each +1 or -1
+
+    Raises
+    ------
+    ValueError
+        Another number of words than the channels need, or a bit beyond the last channel that is set.
+    TypeError
+        Words that are not uint64.
     """
+    channels = whole_number("channels", channels)
     words = _check_words("words", words, channels)
     rows = words.reshape(-1, words.shape[-1])
     x = np.empty((len(rows), channels), np.float32)
@@ -121,7 +129,13 @@ def xnor_matmul(a, b, n):
     Returns
     -------
     out : int32 (M, N), exact: n - 2 popcount(a[i] XOR b[j])
+
+    Raises
+    ------
+    ValueError, TypeError
+        As of `unpack`.
     """
+    n = whole_number("n", n)
     a, b = _check_words("a", a, n), _check_words("b", b, n)
     for name, words in (("a", a), ("b", b)):
         if words.ndim != 2:

@@ -5,18 +5,38 @@ import numpy as np
 FLOATS = (np.float32, np.float64)
 
 
+def plain_array(name, x):
+    """Return x as a plain array: no subclass of NumPy's, this machine's byte order, elements at aligned addresses.
+
+    Raises
+    ------
+    TypeError
+        A masked array: what stands under its mask is no value.
+    ValueError
+        A list that makes no array.
+    """
+    if isinstance(x, np.ma.MaskedArray):
+        raise TypeError(f"{name}: expected a plain array, got a masked one; choose values with .filled()")
+    try:
+        x = np.asarray(x)
+    except ValueError as error:
+        raise ValueError(f"{name}: expected an array; {error}") from None
+    return x if x.dtype.isnative and x.flags.aligned else x.astype(x.dtype.newbyteorder("="))
+
+
 def float_array(name, x, ndim, like=None):
     """Return x as a C-contiguous float32 or float64 array of ``ndim`` axes, none of them empty.
 
     Raises
     ------
     TypeError
-        x is no NumPy array, or not of float32 or float64 (or, with ``like``, of another type than that array).
+        x is no NumPy array, or a masked one, or not of float32 or float64 (with ``like``: of another type than that).
     ValueError
         The number of axes differs or an axis has length 0.
     """
     if not isinstance(x, np.ndarray):
         raise TypeError(f"{name}: expected a NumPy array, got {type(x).__name__}")
+    x = plain_array(name, x)
     if x.dtype not in FLOATS:
         raise TypeError(f"{name}: expected float32 or float64, got {x.dtype}; convert it with .astype(np.float32)")
     if x.ndim != ndim:
@@ -30,8 +50,10 @@ def float_array(name, x, ndim, like=None):
 
 def pair(name, value, least):
     """Return (vertical, horizontal) from one whole number or two, each at least ``least``."""
-    if type(value) is int and value >= least:  # nearly always
+    if type(value) is int and value >= least:  # nearly always this or the next
         return value, value
+    if type(value) is tuple and [*map(type, value)] == [int, int] and min(value) >= least:
+        return value
     both = (value, value) if isinstance(value, (int, np.integer)) else value
     whole = isinstance(both, (tuple, list)) and len(both) == 2
     whole = whole and all(isinstance(v, (int, np.integer)) and not isinstance(v, bool) for v in both)

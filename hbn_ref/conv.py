@@ -29,7 +29,7 @@ from functools import lru_cache
 import numpy as np
 
 from . import binarize, bits, engine, kernels
-from .checks import float_array, one_of, pair
+from .checks import FLOATS, float_array, one_of, pair, plain_array, same_shape
 
 __all__ = [
     "PackedWeights",
@@ -177,9 +177,18 @@ def _check_fit(x, shape, binary):
         raise ValueError(ONE_CHANNEL)
 
 
-def _kept(cache):
+def _check_words(words, channels):
+    words, width = plain_array("words", words), bits.words_for(channels)
+    if words.dtype != np.uint64 or words.size == 0 or words.ndim != 4 or words.shape[3] != width:
+        raise ValueError(f"words: expected uint64 (N, H, W, {width}), got {words.dtype} {words.shape}")
+    return words
+
+
+def _kept(cache, length):
     if cache is None:
         raise ValueError("cache: is None; call the forward pass with need_cache=True")
+    if not isinstance(cache, tuple) or len(cache) != length:
+        raise ValueError("cache: expected what the forward pass of this convolution returned")
     return cache
 
 
@@ -209,7 +218,7 @@ def conv2d_forward(x, w, *, stride=1, padding=0, need_cache=True):
     Returns
     -------
     out : (N, Ho, Wo, C_out), Ho = (H + 2 padding - kh) // stride + 1
-    cache : for `conv2d_backward`, or None
+    cache : for `conv2d_backward`, or None; it may hold x and w themselves, so leave them as they are till then
     """
     x, w, stride, padding = _check(x, w, stride, padding)
     xp = _padded(x, padding)
@@ -231,7 +240,7 @@ def conv2d_backward(dout, cache, need_dx=True):
     dx : (N, H, W, C_in) or None
     dw : (kh, kw, C_in, C_out)
     """
-    xp, w, stride, padding = _kept(cache)
+    xp, w, stride, padding = _kept(cache, 4)
     dout = _check_dout(dout, xp.shape, w.shape, stride, (0, 0), xp.dtype)
     dw = _weight_gradient(xp, dout, w.shape[:2], stride)
     size = tuple(length - 2 * p for length, p in zip(xp.shape[1:3], padding, strict=True))
@@ -248,7 +257,7 @@ def binary_weight_conv2d_forward(x, w, *, stride=1, padding=0, need_cache=True):
         binary = w.binary(x.dtype)
     else:
         x, w, _, _ = _check(x, w, stride, padding, binary=True)
-        binary = _binary_weight(w)
+        binary = binarize.binary_weight(w)
     return conv2d_forward(x, binary, stride=stride, padding=padding, need_cache=need_cache)
 
 
@@ -284,13 +293,6 @@ def unpacking_conv2d(x, words, alpha, kernel, *, stride, padding):
 def binary_weight_conv2d_backward(dout, cache, need_dx=True):
     """Gradients (dx, dL/dW~) of `binary_weight_conv2d_forward`; `binarize.weight_gradient` turns dL/dW~ into dL/dW."""
     return conv2d_backward(dout, cache, need_dx)
-
-
-def _binary_weight(w):
-    try:
-        return binarize.binary_weight(w)
-    except ValueError as error:
-        raise ValueError(str(error).replace("x:", "w:")) from None
 
 
 # ------------------------------------------------------------------------------------------ fully binary
@@ -377,7 +379,7 @@ def pack_weights(w, pad_value=0, alpha=None):
     w : float32 or float64 (kh, kw, C_in, C_out)
     pad_value : 0, 1 or -1
         What a tap on the border will see: nothing, +1 or -1.
-    alpha : (C_out,), optional
+    alpha : float32 or float64 (C_out,), optional
         Other scales than ``mean |w|``.
 
     Returns
@@ -396,7 +398,8 @@ def pack_weights(w, pad_value=0, alpha=None):
         raise ValueError("w: contains NaN, which has no sign")
     ones = np.bitwise_count(words).reshape(len(words), kh, kw, per_tap, lanes).sum(axis=3, dtype=np.int64)
     tap_sums = 2 * ones.transpose(1, 2, 0, 3).reshape(kh, kw, -1)[..., :filters] - channels
-    alpha = binarize.alpha(w) if alpha is None else alpha
+    alpha = binarize.alpha(w) if alpha is None else float_array("alpha", alpha, 1)
+    same_shape("alpha", alpha, (filters,))
     return PackedWeights(words, alpha, np.ascontiguousarray(tap_sums), w.shape, pad_value)
 
 
@@ -446,14 +449,28 @@ def xnor_conv2d_forward(
 
 
 def count(words, packed, dtype=np.int32, *, stride, padding, scale=False):
-    """The packed product of words (N, H, W, ceil(C/64)) with packed weights; stride and padding are pairs.
+    """The packed product of words with packed weights.
+
+    Parameters
+    ----------
+    words : uint64 (N, H, W, ceil(C_in / 64)), the bits beyond the last channel 0, as `bits.pack` makes them
+    packed : PackedWeights
+    dtype : int32, float32 or float64
+    stride, padding : int or (vertical, horizontal)
+    scale : bool
 
     Returns
     -------
     out : (N, Ho, Wo, C_out) of ``dtype``
         The counts ``n - 2 popcount``, whole numbers; with ``scale`` times alpha.
     """
+    if not isinstance(packed, PackedWeights):
+        raise TypeError(f"packed: expected PackedWeights, got {type(packed).__name__}")
     kh, kw, channels, filters = packed.shape
+    words, dtype = _check_words(words, channels), np.dtype(dtype)
+    if dtype not in (FLOATS if scale else (np.int32, *FLOATS)):
+        raise TypeError(f"dtype: expected float32 or float64, or int32 without scale, got {dtype}")
+    stride, padding = pair("stride", stride, 1), pair("padding", padding, 0)
     inner, width = words.shape[1:3], packed.words.shape[2]
     size = output_size(inner, (kh, kw), stride, padding)
     total = packed.totals(inner, stride, padding, dtype)
@@ -494,7 +511,7 @@ def xnor_conv2d_backward(dout, cache, need_dx=True):
     dx : (N, H, W, C_in) or None
     dw : (kh, kw, C_in, C_out), ``dL/dW~``; `binarize.weight_gradient` turns it into dL/dW
     """
-    words, kept, packed, stride, padding, scale, estimator, dtype = _kept(cache)
+    words, kept, packed, stride, padding, scale, estimator, dtype = _kept(cache, 8)
     channels, size = packed.shape[2], words.shape[1:3]
     dout = _check_dout(dout, words.shape, packed.shape, stride, padding, dtype)
     signs = bits.unpack(words, channels).astype(dtype, copy=False)

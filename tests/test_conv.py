@@ -92,12 +92,6 @@ def test_packed_convolution_of_float64_passes_the_kit():
     check_xnor_conv(counts, dtype=np.float64, max_cases=60 if JIT else 10)
 
 
-@pytest.mark.parametrize("name", KERNELS)
-def test_packed_convolution_passes_the_kit_with_a_border_of_minus_ones(name):
-    with engine.kernel(name):
-        check_xnor_conv(counts, pad_values=(-1,), max_cases=None if JIT else 20)
-
-
 @given(convolutions())
 def test_any_packed_convolution_counts_exactly(case):
     x, w, options = case
