@@ -323,7 +323,7 @@ def fit(
     Raises
     ------
     FloatingPointError
-        The loss is no longer finite; the message names the step and the layer.
+        The loss, or a weight, is no longer finite; the message names the step and the layer. No checkpoint holds it.
     files.FileError
         The checkpoint belongs to a run with other settings, or is damaged.
     """
