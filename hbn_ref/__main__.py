@@ -49,7 +49,7 @@ def _preset(args):
     def load(**options):
         return data_tools.load(args.data, **options)
 
-    changed = {"epochs": args.epochs} if "epochs" in given else {}
+    changed = {} if args.epochs is None else {"epochs": args.epochs}
     args.out.mkdir(parents=True, exist_ok=True)
     with files.alone(args.out):
         found = preset.run(load, args.out, command=shlex.join(["python", "-m", "hbn_ref", *args.argv]), **changed)
@@ -66,7 +66,7 @@ def _study(args):
         return
     data = _load_data(args)
     options = "model epochs batch seed ratio clusters gamma form lr last_layer width estimator".split()
-    chosen = {name: getattr(args, name) for name in options}
+    chosen = {name: getattr(args, name) for name in options if name != "epochs" or args.epochs is not None}
     command = shlex.join(["python", "-m", "hbn_ref", *args.argv])
     started = time.perf_counter()
 
@@ -106,6 +106,8 @@ def _load_network(path):
     """A model file or a packed one, its classes, its preprocessing."""
     if files.format_of(path) == deploy.FORMAT:
         packed = deploy.load(path)
+        if not packed.classes or "size" not in packed.preprocessing:
+            raise files.FileError(f"{path}: packed without the classes and the preprocessing that find its drawings")
         return packed, packed.classes, packed.preprocessing
     return models.load(path)
 
@@ -192,7 +194,7 @@ def _draw(args):
 
 
 def _report(args):
-    if len(args.reports) == 1 and (text := presets.table_of(files.read_json(args.reports[0]))):
+    if len(args.reports) == 1 and (text := presets.table_of(args.reports[0])):
         print(text)
         return
     reports = [study.load_report(path) for path in args.reports]
@@ -235,7 +237,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _add_study(commands):
     p = commands.add_parser("study", help="train the variants, choose layers, train the hybrid, compare")
-    _add_training(p, epochs=16)
+    _add_training(p, epochs=None)  # None: as `study.run` or the preset has it
     p.add_argument("--model", default="small", choices=tuple(models.NETWORKS))
     p.add_argument("--variants", default=",".join(models.VARIANTS), help="with commas between (default: %(default)s)")
     p.add_argument("--ratio", type=float, default=study.RATIO, help="share of layers that may stay real (%(default)s)")

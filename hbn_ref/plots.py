@@ -36,11 +36,18 @@ def _bars(axis, rows, values, title, label, log):
     axis.spines[["top", "right"]].set_visible(False)
 
 
+def _style(name, names):
+    """How a network of ``names`` is drawn: hybrids that are named are green like the hybrid, each with its marker."""
+    named = [other for other in names if other not in NAMES]
+    marker = MARKERS[name] if name in MARKERS else "*^v<>"[(named.index(name) + ("hybrid" in names)) % 5]
+    colour = COLOURS.get(name, COLOURS["hybrid"])
+    return {"marker": marker, "color": colour, "markersize": 14 if marker == "*" else 9, "ls": ""}
+
+
 def _accuracy_against(axis, variants, key, label):
     for name, found in variants.items():
-        size = 14 if name == "hybrid" else 9
-        text = f"{NAMES[name]}, {found['top1']:.1f} %"
-        axis.plot(found[key], found["top1"], MARKERS[name], color=COLOURS[name], markersize=size, ls="", label=text)
+        text = f"{NAMES.get(name, name)}, {found['top1']:.1f} %"
+        axis.plot(found[key], found["top1"], label=text, **_style(name, variants))
     _cost_axis(axis, label)
 
 
@@ -96,19 +103,15 @@ def evidence(found):
     """Draw the means over seeds of `presets.evidence`, each seed a faint dot, against operations and against bytes."""
     figure = _figure(12, 5)
     axes = figure.subplots(1, 2)
-    hybrids = [name for name in found if name not in NAMES]
     for axis, key, label in zip(
         axes, ("equivalent_ops", "file_bytes"), ("equivalent operations", "bytes of the packed file"), strict=True
     ):
         for name, runs in found.items():
-            kind = "hybrid" if name in hybrids else name
-            marker = "*^v<>"[hybrids.index(name) % 5] if name in hybrids else MARKERS[name]
-            tops = [run["top1"] for run in runs.values()]
+            tops, style = [run["top1"] for run in runs.values()], _style(name, found)
             cost = next(iter(runs.values()))[key]
             text = f"{NAMES.get(name, name)}, {np.mean(tops):.1f} %"
-            size = 14 if marker == "*" else 9
-            axis.plot(cost, np.mean(tops), marker, color=COLOURS[kind], markersize=size, ls="", label=text)
-            axis.plot([cost] * len(tops), tops, "o", color=COLOURS[kind], markersize=4, alpha=0.4, ls="")
+            axis.plot(cost, np.mean(tops), label=text, **style)
+            axis.plot([cost] * len(tops), tops, "o", color=style["color"], markersize=4, alpha=0.4, ls="")
         _cost_axis(axis, label)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     data = next(iter(found["fprec"].values()))
@@ -137,7 +140,8 @@ def choice(result):
             "no layer" if key == "none" else "all layers", (ops[key], tops[key]), (6, -14), textcoords="offset points"
         )
     _cost_axis(axis, "equivalent operations")
-    axis.legend(frameon=False, title="1, 2, 3, 4 layers kept real by")
+    counts = ", ".join(map(str, dict.fromkeys(row["count"] for row in rows)))
+    axis.legend(frameon=False, title=f"{counts} layers kept real by")
     seeds = len(next(iter(result["choices"].values())))
     axis.set_title(
         f"Which inputs to keep real: all {len(tops)} choices, {len(result['classes'])} classes, {seeds} seeds"

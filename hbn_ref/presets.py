@@ -19,10 +19,11 @@ from pathlib import Path
 import numpy as np
 
 from . import cost, files, hybrid, models, study
+from .checks import whole_number
 
 SEEDS = (0, 1, 2)
 RECIPE = {"model": "small", "epochs": 100, "batch": 64, "lr": 0.003, "distillation": 0.5}
-AUGMENTATION = {"area": (0.6, 1.1), "rotation": 12.0, "elastic": 1.5}
+AUGMENTATION = {"area": (0.6, 1.1), "rotation": 12.0, "elastic": 2.0}
 HYBRIDS = {
     "hybrid-conv4-conv5-conv6": {"keep_real": ["conv4", "conv5", "conv6"]},
     "hybrid-conv5-conv6": {"keep_real": ["conv5", "conv6"]},
@@ -240,7 +241,7 @@ def ablation(load, out, *, command="", progress=True, seeds=SEEDS, changes=None,
     changes = CHANGES if changes is None else changes
     plain = next(iter(changes))
     result = {"runs": {name: {} for name in changes}}
-    epochs = max(1, settings.pop("epochs", RECIPE["epochs"]) // 4)
+    epochs = max(1, whole_number("epochs", settings.pop("epochs", RECIPE["epochs"])) // 4)
 
     def add(name, seed):
         in_recipe, in_augmentation = changes[name]
@@ -307,9 +308,19 @@ PRESETS = {
 }
 
 
-def table_of(found):
-    """Return the table of what a preset wrote, or None where it is something else."""
-    for preset in PRESETS.values():
+def table_of(path):
+    """Return the table of a summary that a preset wrote, or None where the file is something else.
+
+    Raises
+    ------
+    files.FileError
+        No JSON, or a summary with figures missing.
+    """
+    found = files.read_json(path)
+    for name, preset in PRESETS.items():
         if isinstance(found, dict) and preset.keys <= found.keys():
-            return preset.table(found)
+            try:
+                return preset.table(found)
+            except (KeyError, TypeError, ValueError, AttributeError, IndexError, StopIteration):
+                raise files.FileError(f"{path}: a summary of {name} with figures missing") from None
     return None

@@ -177,7 +177,7 @@ class Study:
         found = train.evaluate(model, *data.test, prepare=data.evaluation_batch)
         total, image = cost.table(model)["total"], data.evaluation_batch(data.test[0][:1])
         entry = {
-            "top1": found["top1"], "top5": found["top5"], "count": found["count"],
+            "top1": found["top1"], "top5": found["top5"], "loss": found["loss"], "count": found["count"],
             "hits": np.packbits(found["hits"]).tobytes().hex(),
             **{key: total[key] for key in ("macs_real", "macs_binary", "equivalent_ops", "weight_bytes")},
             **dict(zip(("ms_per_image", "ms_packed"), milliseconds_per_image(model, packed, image), strict=True)),
@@ -234,7 +234,8 @@ def run(
     ----------
     data : an object like data_tools.Dataset
         name, classes, train, validation, test (pairs of images and labels), preprocessing (size, channels, ...),
-        training_batch(images, rng), evaluation_batch(images)
+        training_batch(images, rng), evaluation_batch(images); ten_crops(images) where asked for; augmentation, if it
+        has one, is noted in the report
     out : path of a folder
     model : str, a network of chapter 5
     epochs, batch, seed, lr, smoothing, last_layer, width, rule, estimator : see `train.fit` and `models.build`
@@ -276,7 +277,7 @@ def run(
         "form": form, "lr": lr, "last_layer": last_layer, "width": width, "rule": rule, "estimator": estimator,
         "smoothing": smoothing, "distillation": distillation, "hybrids": files.plain(hybrids or {}),
         "ten_crops": ten_crops, "latent": latent, "preprocessing": data.preprocessing,
-        "augmentation": files.plain(data.augmentation),
+        "augmentation": files.plain(getattr(data, "augmentation", None)),
         "drawings": [len(part[1]) for part in (data.train, data.validation, data.test)],
         "checksum": zlib.crc32(np.ascontiguousarray(data.train[0])),
     }  # fmt: skip
@@ -285,9 +286,13 @@ def run(
     for variant in settings["variants"]:
         study.build(variant, init=False)
     for name, options in settings["hybrids"].items():
-        if not HYBRID_NAME.fullmatch(name) or name in models.VARIANTS:
-            raise ValueError(f"hybrids: {name!r} names files; expected small letters, digits and - only")
+        if not HYBRID_NAME.fullmatch(name) or name in models.VARIANTS or name.endswith("-packed"):
+            raise ValueError(
+                f"hybrids: {name!r} names files; expected small letters, digits and -, no -packed at the end"
+            )
         study.build("hybrid", **options, init=False)
+    if "hybrid" in variants and len(data.validation[1]) == 0:
+        raise ValueError("variants: hybrid chooses its layers on validation drawings, and the data has none")
     if distillation and "fprec" not in variants:
         raise ValueError("distillation: needs fprec among the variants, it is the teacher")
     return study.run(finish)
@@ -295,7 +300,7 @@ def run(
 
 def table(report):
     """Return the report's table, and the choice of layers, as text."""
-    rows = [{"variant": name, **found} for name, found in report["variants"].items()]
+    rows = [{**found, "variant": name} for name, found in report["variants"].items()]
     columns = TABLE | {key: title for key, title in PACKED.items() if all(key in row for row in rows)}
     lines = [cost.format_table([{title: row[key] for key, title in columns.items()} for row in rows], columns.values())]
     if report["metric"]:
@@ -335,10 +340,12 @@ def over_seeds(reports):
         paired differences) with their _se; None where there is one run only, or no partner
     """
     first = reports[0]
+    wanted = _but_for_the_seed(first)
     for report in reports[1:]:
-        for key, value in first["settings"].items():
-            if key not in ("seed", "checksum") and report["settings"].get(key) != value:
-                raise ValueError(f"reports: {key} differs, {value!r} and {report['settings'].get(key)!r}")
+        found = _but_for_the_seed(report)
+        for key, value in wanted.items():
+            if found.get(key) != value:
+                raise ValueError(f"reports: {key} differs, {value!r} and {found.get(key)!r}")
     seeds = [report["seed"] for report in reports]
     if len(set(seeds)) < len(seeds):
         raise ValueError(f"reports: expected a different seed each, got {seeds}")
@@ -352,6 +359,13 @@ def over_seeds(reports):
             row[f"minus_{other}_se"] = None if pair is None else standard_error(pair)
         rows.append(row)
     return rows
+
+
+def _but_for_the_seed(report):
+    """A report's settings without what another seed changes."""
+    settings = {key: value for key, value in report["settings"].items() if key not in ("seed", "checksum")}
+    preprocessing = settings.get("preprocessing", {})
+    return settings | {"preprocessing": {key: v for key, v in preprocessing.items() if key != "split_seed"}}
 
 
 def standard_error(values):

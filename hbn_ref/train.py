@@ -26,7 +26,7 @@ except ModuleNotFoundError:  # pip install hbn-ref without [study]: train in sil
     tqdm = None
 
 from . import files, layers
-from .checks import one_of, real_number, whole_number
+from .checks import one_of, real_number, same_shape, whole_number
 
 CHECKPOINT_FORMAT = "hbn_ref checkpoint 1"
 
@@ -74,7 +74,8 @@ def softmax_cross_entropy(logits, labels, target=None):
     shifted = logits - logits.max(axis=1, keepdims=True)  # the same softmax, without overflow
     log_p = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
     if target is None:
-        target = np.eye(logits.shape[1], dtype=logits.dtype)[labels]
+        target = np.eye(logits.shape[1])[labels]
+    target = np.asarray(target, logits.dtype)
     loss = -np.einsum("nc,nc->", target, log_p) / len(labels)
     return float(loss), (np.exp(log_p) - target) / logits.dtype.type(len(labels))
 
@@ -98,8 +99,10 @@ def soft_target(labels, classes, smoothing=0.0, teacher=None, distillation=0.0):
     -------
     float32 (N, classes)
     """
+    labels = _check_labels(labels, np.empty((len(labels), classes)))
     own = (1 - smoothing) * np.eye(classes)[labels] + smoothing / classes
     if teacher is not None:
+        same_shape("teacher", teacher, own.shape)
         own = (1 - distillation) * own + distillation * softmax(teacher)
     return own.astype(np.float32)
 

@@ -1,6 +1,8 @@
 """data_tools: archives and folders in, three splits of visible strokes out, augmentation, errors, command line."""
 
 import io
+import itertools
+import json
 import os
 import subprocess
 import sys
@@ -12,7 +14,7 @@ import pytest
 from PIL import Image, ImageFilter
 
 import data_tools
-from data_tools import DataError, augment, dataset, folder, tuberlin
+from data_tools import DataError, augment, dataset, doodles, folder, tuberlin
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "data"
@@ -292,6 +294,372 @@ def test_warps_stay_within_their_limits():
     assert 0.45 < mirrored < 0.55
     centre = warps @ [32, 32, 1]
     assert 26 < centre.min() and centre.max() < 46
+
+
+WIDE = {"area": (0.3, 1.8), "aspect": 1.5, "rotation": 40.0}
+
+
+def test_warps_are_as_wide_as_asked():
+    about = {**augment.AUGMENTATION, "area": (0.3, 0.5), "aspect": 1.4, "rotation": 30.0}
+    warps = augment.random_warps(2000, np.random.default_rng(0), 64, 72, about).reshape(-1, 2, 3)
+    area = np.abs(np.linalg.det(warps[:, :, :2])) * 64**2 / 72**2
+    assert 0.3 - 1e-9 < area.min() < 0.31 and 0.49 < area.max() < 0.5 + 1e-9
+    width, height = np.hypot(warps[:, 0, 0], warps[:, 1, 0]), np.hypot(warps[:, 0, 1], warps[:, 1, 1])
+    assert 1.35 < (width / height).max() <= 1.4 + 1e-9 and 1.35 < (height / width).max() <= 1.4 + 1e-9
+    turn = np.rad2deg(np.arctan(warps[:, 1, 0] / warps[:, 0, 0]))
+    assert 29 < np.abs(turn).max() < 30 + 1e-9
+
+
+def test_an_area_above_1_takes_in_paper_and_leaves_nothing_out():
+    about = {**augment.AUGMENTATION, "area": (1.3, 1.8), "aspect": 1.0, "rotation": 0.0}
+    warps = augment.random_warps(500, np.random.default_rng(0), 64, 72, about).reshape(-1, 2, 3)
+    corners = warps @ np.array([[0, 64], [0, 64], [1, 1]])  # (500, 2, corner 0 and the one across)
+    assert (corners.min(axis=2) <= 1e-9).all() and (corners.max(axis=2) >= 72 - 1e-9).all()
+
+
+KINDS = {"sketch": ("sketch", 1), "grey photo": ("photo", 1), "photo": ("photo", 3)}
+
+
+@pytest.fixture(params=KINDS)
+def noise(request):
+    """Stored noise of each kind of images (6, 36, 36, C), and its preprocessing."""
+    kind, channels = KINDS[request.param]
+    about = dataset.make_preprocessing(32, kind, channels)
+    images = np.random.default_rng(0).integers(0, 256, (6, 36, 36, channels), dtype=np.uint8)
+    return images, about
+
+
+def prepared(images, about):
+    """8-bit images of the network's size as its input: nothing to crop."""
+    return augment.evaluation_batch(images, about | {"stored": about["size"]})
+
+
+def paper_of(about):
+    level = 0 if about["kind"] == "sketch" else np.rint(255 * np.atleast_1d(about["mean"]))
+    size = about["size"]
+    return prepared(np.zeros((1, size, size, about["channels"]), np.uint8) + np.uint8(level), about)[0, 0, 0]
+
+
+def one_level(about):
+    """What one grey level of 255 is in the network's input, and a little for rounding."""
+    step = 1 / 255 / np.min(about["std"])
+    return 1.001 * (step / (about["solid"][1] - about["solid"][0]) if about["kind"] == "sketch" else step)
+
+
+@pytest.fixture
+def straight(monkeypatch):
+    """Warps that are the centre crop, every time."""
+
+    def warps(count, rng, size, stored, augmentation):
+        start = (stored - size) // 2
+        return np.tile([1.0, 0, start, 0, 1, start], (count, 1))
+
+    monkeypatch.setattr(augment, "random_warps", warps)
+
+
+def test_a_warp_that_changes_nothing_gives_the_image_exactly(noise, straight):
+    images, about = noise
+    batch = augment.training_batch(images, np.random.default_rng(0), about)
+    np.testing.assert_array_equal(batch, augment.evaluation_batch(images, about))
+
+
+def test_positions_of_the_pixels_give_the_pixels_exactly(noise):
+    images, _ = noise
+    at = np.broadcast_to(np.arange(36, dtype=np.float32) + np.float32(0.5), (6, 36, 36))
+    for paper in (0, 200):
+        np.testing.assert_array_equal(augment._sample(images, at, at.transpose(0, 2, 1), paper), images)
+
+
+def test_values_between_pixels_by_hand():
+    image = np.zeros((1, 2, 2, 1), np.uint8)
+    image[0, :, :, 0] = [[10, 20], [50, 100]]
+    x, y = np.float32([0.5, 1.0, 1.0, 1.25, 1.5]), np.float32([0.5, 0.5, 1.0, 0.75, 1.5])
+    expected = [10, 15, 45, 0.75 * (0.25 * 10 + 0.75 * 20) + 0.25 * (0.25 * 50 + 0.75 * 100), 100]
+    assert augment._sample(image, x[None, None], y[None, None], 7)[0, 0, :, 0].tolist() == expected
+
+
+@pytest.mark.parametrize("x, y", [*itertools.product((-1e6, -0.5, 18, 36.5, 1e6), repeat=2)])
+def test_beyond_the_image_is_paper(x, y):
+    image = np.full((1, 36, 36, 3), (255, 0, 255), np.uint8)
+    at = np.full((1, 1, 1), x, np.float32), np.full((1, 1, 1), y, np.float32)
+    inside = x == y == 18
+    assert augment._sample(image, *at, (9, 8, 7))[0, 0, 0].tolist() == ([255, 0, 255] if inside else [9, 8, 7])
+
+
+def test_without_bending_a_warp_is_what_pillow_makes_of_it(noise):
+    """To within one of 255 grey levels. Along the edge Pillow repeats the last pixel; here it fades to paper."""
+    images, about = noise
+    size, stored, channels = (about[key] for key in ("size", "stored", "channels"))
+    warps = augment.random_warps(6, np.random.default_rng(3), size, stored, augment.AUGMENTATION | WIDE)
+    batch = augment.training_batch(images, np.random.default_rng(3), about, WIDE | {"elastic": 0.0})
+    fill = [0] if about["kind"] == "sketch" else np.rint(255 * np.atleast_1d(about["mean"])).astype(int).tolist()
+    beyond = 0
+    for image, warp, got in zip(images, warps, batch):
+        picture = Image.fromarray(image[:, :, 0] if channels == 1 else image)
+        fillcolor = fill[0] if channels == 1 else tuple(fill)
+        warped = picture.transform(
+            (size, size), Image.Transform.AFFINE, warp.tolist(), Image.Resampling.BILINEAR, fillcolor=fillcolor
+        )
+        expected = prepared(np.asarray(warped).reshape(1, size, size, channels), about)[0]
+        across, down = np.meshgrid(np.arange(size) + 0.5, np.arange(size) + 0.5)
+        x, y = (warp[k] * across + warp[k + 1] * down + warp[k + 2] for k in (0, 3))
+        nearest = np.minimum(np.minimum(x, stored - x), np.minimum(y, stored - y))  # to the edge; below 0 beyond it
+        inside, outside = nearest >= 0.5, nearest < -0.51
+        np.testing.assert_allclose(got[inside], expected[inside], atol=one_level(about))
+        np.testing.assert_array_equal(got[outside], expected[outside])
+        beyond += outside.sum()
+    assert beyond > 100  # the warps go so far
+
+
+def test_drawings_are_warped_as_pillow_does_it(lines):
+    images, about = lines
+    rng, again = (np.random.default_rng(5) for _ in range(2))
+    batch = augment.training_batch(images[:8], rng, about)
+    for image, warp, got in zip(images[:8], augment.random_warps(8, again, 64, 72), batch):
+        warped = Image.fromarray(image[:, :, 0]).transform(
+            (64, 64), Image.Transform.AFFINE, warp.tolist(), Image.Resampling.BILINEAR, fillcolor=0
+        )
+        expected = prepared(np.asarray(warped)[None, :, :, None], about)[0]
+        assert (np.abs(got - expected) <= one_level(about)).mean() > 0.999  # but for strokes that meet the edge
+
+
+def test_training_batches_of_every_kind_of_images(noise):
+    images, about = noise
+    everything = {**WIDE, "elastic": 3.0, "pen": 0.5, "erase": 0.4}
+    batch, again, plain = (
+        augment.training_batch(images, np.random.default_rng(0), about, how) for how in (everything, everything, None)
+    )
+    np.testing.assert_array_equal(batch, again)
+    assert batch.shape == plain.shape == (6, 32, 32, about["channels"]) and batch.dtype == np.float32
+    low, high = (prepared(np.full((1, 32, 32, about["channels"]), k, np.uint8), about)[0, 0, 0] for k in (0, 255))
+    assert (low <= batch).all() and (batch <= high).all() and not np.array_equal(batch, plain)
+
+
+def test_what_is_not_named_stays_as_it_is(noise):
+    images, about = noise
+    batches = [augment.training_batch(images, np.random.default_rng(0), about, how) for how in (
+        None, {}, augment.AUGMENTATION, {"rotation": 10.0},
+    )]  # fmt: skip
+    for other in batches[1:]:
+        np.testing.assert_array_equal(other, batches[0])
+
+
+# Bending, pens, wiping
+
+
+@pytest.mark.parametrize("size, spread", [(2, 1 / 2), (4, 1060 / 2304), (32, 151 / 315)])
+def test_bends_have_the_stated_spread(size, spread):
+    """Pixels' centres lie at knots in an image of 2 x 2, in the middle between them in one of 4 x 4."""
+    bends = augment.random_bends(6000 if size < 32 else 1000, np.random.default_rng(0), size)
+    assert bends.dtype == np.float32 and bends.shape[2:] == (size, size)
+    assert abs(bends.mean()) < 0.02 and bends.std() == pytest.approx(spread, rel=0.03)
+    across, down = bends[:, :, size // 2, size // 2]
+    assert abs(np.corrcoef(across, down)[0, 1]) < 0.12
+
+
+def test_bends_are_smooth_and_not_flat():
+    bends = augment.random_bends(50, np.random.default_rng(0), 64)
+    for axis in (2, 3):
+        first, second = (np.diff(bends, n=n, axis=axis).std() / bends.std() for n in (1, 2))
+        assert 0.05 < first < 0.1 and second < 0.015  # of noise without any smoothness: 1.4 and 2.4
+    assert bends.std(axis=(2, 3)).min() > 0.1
+
+
+def test_bends_are_drawn_from_the_generator():
+    one, two, other = (augment.random_bends(3, np.random.default_rng(seed), 16) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(one, two)
+    assert not np.array_equal(one, other) and not np.array_equal(one[:, 0], one[:, 1])
+
+
+@pytest.mark.parametrize("size", [32, 64])
+def test_elastic_moves_pixels_by_that_many_64ths_of_the_image(straight, size):
+    """Red rises from left to right, green downwards: what comes out says where it came from."""
+    about = dataset.make_preprocessing(size, "photo", 3)
+    stored = about["stored"]
+    slope = 240 // stored
+    image = np.zeros((stored, stored, 3), np.uint8)
+    image[..., 0], image[..., 1] = slope * np.arange(stored), slope * np.arange(stored)[:, None]
+    images = np.stack([image] * 60)
+    bent = augment.training_batch(images, np.random.default_rng(0), about, {"elastic": 4.0})
+    moved = (bent - augment.evaluation_batch(images, about)) * np.array(about["std"]) * 255 / slope
+    margin = size // 4
+    moved = moved[:, margin:-margin, margin:-margin]  # elsewhere some come from beyond the image
+    for channel in (0, 1):
+        assert moved[..., channel].std() == pytest.approx(4 * size / 64 * 151 / 315, rel=0.15)
+    np.testing.assert_allclose(moved[..., 2], 0, atol=1e-3)
+
+
+def patches(level, kind="sketch", count=300):
+    about = dataset.make_preprocessing(32, kind, 1)
+    images = np.zeros((count, 36, 36, 1), np.uint8)
+    images[:, 10:20, 8:28] = level
+    return images, about
+
+
+def test_the_pen_presses_each_drawing_as_a_whole(straight):
+    images, about = patches(80)
+    batch = ink(augment.training_batch(images, np.random.default_rng(0), about, {"pen": 0.3}), about)
+    inside = batch[:, 8:18, 6:26].reshape(300, -1)
+    assert (inside.min(axis=1) == inside.max(axis=1)).all()
+    levels = (inside[:, 0] * 0.3 + 0.2) * 255  # solid: ink from 0.2 to 0.5 of 255
+    pressed = np.log(levels / 80)
+    assert -0.3 - 0.01 < pressed.min() < -0.27 and 0.27 < pressed.max() < 0.3 + 0.01 and abs(pressed.mean()) < 0.03
+    batch[:, 8:18, 6:26] = 0
+    np.testing.assert_allclose(batch, 0, atol=1e-6)  # paper stays paper
+
+
+def test_a_full_stroke_stays_one_under_any_pen(straight):
+    images, about = patches(255)
+    batch = augment.training_batch(images, np.random.default_rng(0), about, {"pen": 0.6})
+    np.testing.assert_array_equal(batch, augment.evaluation_batch(images, about))
+
+
+def test_photos_know_no_pen(straight):
+    images, about = patches(80, "photo", 3)
+    batch = augment.training_batch(images, np.random.default_rng(0), about, {"pen": 0.6})
+    np.testing.assert_array_equal(batch, augment.evaluation_batch(images, about))
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.6])
+def test_wiping_takes_a_rectangle_of_about_the_stated_share_and_leaves_the_rest(straight, share):
+    about = dataset.make_preprocessing(64, "photo", 3)
+    images = np.full((400, 72, 72, 3), (255, 0, 255), np.uint8)
+    before = augment.evaluation_batch(images, about)
+    batch = augment.training_batch(images, np.random.default_rng(0), about, {"erase": share})
+    wiped = (batch != before).any(axis=3)
+    assert (batch[wiped] == paper_of(about)).all()
+    rows, columns = wiped.any(axis=2), wiped.any(axis=1)
+    np.testing.assert_array_equal(wiped, rows[:, :, None] & columns[:, None, :])
+    for lines in (rows, columns):
+        assert (np.abs(np.diff(lines.astype(int), axis=1)).sum(axis=1) <= 2).all()  # in one piece
+        sides = lines.sum(axis=1)
+        sides = sides[~lines[:, 0] & ~lines[:, -1]]  # what sticks out is cut off
+        assert 0.5 * share * 64 - 1 <= sides.min() and sides.max() <= 1.5 * share * 64 + 1
+    # of a side s from share / 2 to 3 share / 2 with its middle anywhere, s - s^2 / 4 lies within the image
+    side = share - share**2 * (1 + 1 / 12) / 4
+    assert wiped.mean() == pytest.approx(side**2, rel=0.08)
+
+
+def test_wiping_differs_from_image_to_image_and_wipes_drawings_to_paper(straight):
+    images, about = patches(255)
+    batch = augment.training_batch(images, np.random.default_rng(0), about, {"erase": 0.3})
+    plain = augment.evaluation_batch(images, about)
+    wiped = batch != plain
+    assert (batch[wiped] == paper_of(about)).all() and len({part.tobytes() for part in wiped}) > 100
+
+
+BAD_AUGMENTATION = [
+    ("area", 0.7), ("area", (0.7,)), ("area", (0.7, 0.8, 0.9)), ("area", (0, 1)), ("area", (0.7, 2.5)),
+    ("area", ("a", "b")), ("area", "ab"), ("area", None), ("area", (1.0, 0.7)), ("aspect", 0.9), ("aspect", 5),
+    ("rotation", -1), ("rotation", 181), ("rotation", (0, 10)), ("elastic", -0.1), ("elastic", 11), ("elastic", "1"),
+    ("elastic", None), ("elastic", float("nan")), ("pen", -1), ("pen", 1e9), ("erase", 1.1), ("erase", -0.1),
+    ("bend", 1), ("Elastic", 1),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name, value", BAD_AUGMENTATION)
+def test_bad_augmentation_is_refused_by_name(few, name, value):
+    with pytest.raises(DataError, match=f"augmentation.*{name}") as raised:
+        few.with_augmentation(**{name: value})
+    assert "\n" not in str(raised.value)
+
+
+def test_augmentation_at_its_limits_is_taken():
+    assert augment.check_augmentation(None) == augment.check_augmentation({}) == augment.AUGMENTATION
+    for good in ({"area": [0.05, 2]}, {"area": (1, 1)}, {"aspect": 1, "rotation": 180}, {"erase": 1}, {"elastic": 10}):
+        assert augment.check_augmentation(good) == augment.AUGMENTATION | good
+
+
+def test_augmentation_varies_training_batches_and_nothing_else(few):
+    other = few.with_augmentation(elastic=2.0, area=(0.5, 1.2))
+    assert few.augmentation == augment.AUGMENTATION
+    assert other.augmentation == {**augment.AUGMENTATION, "elastic": 2.0, "area": (0.5, 1.2)}
+    assert_same(few, other)
+    images = few.train[0][:6]
+    for prepare in ("evaluation_batch", "ten_crops"):
+        np.testing.assert_array_equal(getattr(few, prepare)(images), getattr(other, prepare)(images))
+    batch, plain = (data.training_batch(images, np.random.default_rng(0)) for data in (other, few))
+    expected = augment.training_batch(images, np.random.default_rng(0), few.preprocessing, other.augmentation)
+    np.testing.assert_array_equal(batch, expected)
+    assert not np.array_equal(batch, plain)
+
+
+# Data to choose with, data to finish with
+
+
+@pytest.fixture(scope="module")
+def few():
+    """As many drawings a class as TU-Berlin has, 54 and 26, small."""
+    return doodles.load(size=16, classes=["car", "cat", "sun"], seed=2, train=48, validation=6, test=26)
+
+
+def drawings_in(*parts):
+    return {image.tobytes(): label for images, labels in parts for image, label in zip(images, labels.tolist())}
+
+
+def test_without_validation_everything_but_the_test_is_learned_from(few):
+    whole = few.without_validation()
+    images, labels = whole.train
+    assert np.bincount(labels).tolist() == [54] * 3 and (np.diff(labels) >= 0).all() and labels.dtype == np.int64
+    assert drawings_in(whole.train) == drawings_in(few.train, few.validation) and len(drawings_in(whole.train)) == 162
+    assert len(whole.validation[0]) == len(whole.validation[1]) == 0 and whole.validation[0].shape[1:] == (18, 18, 1)
+    np.testing.assert_array_equal(whole.test[0], few.test[0])
+    assert (whole.name, whole.classes, whole.preprocessing) == (few.name, few.classes, few.preprocessing)
+    assert len(few.validation[1]) == 18  # itself as it was
+
+
+def test_development_holds_out_a_quarter_and_leaves_the_test_out(few):
+    for seed in range(3):
+        data = few.development(seed)
+        learned, held = drawings_in(data.train), drawings_in(data.test)
+        assert not learned.keys() & held.keys()
+        assert not (learned.keys() | held.keys()) & drawings_in(few.test).keys()
+        assert learned | held == drawings_in(few.train, few.validation)  # with the labels they had
+        assert np.bincount(data.train[1]).tolist() == [41] * 3 and np.bincount(data.test[1]).tolist() == [13] * 3
+        assert len(data.validation[0]) == len(data.validation[1]) == 0
+
+
+def test_development_draws_each_class_by_itself(few):
+    whole, held = few.without_validation().train[0], drawings_in(few.development(0).test)
+    places = [[image.tobytes() in held for image in part] for part in np.split(whole, 3)]
+    assert places[0] != places[1] != places[2] != places[0]
+
+
+def test_development_depends_on_the_seed_and_the_class_alone(few):
+    first, again, other = (few.development(seed) for seed in (0, 0, 1))
+    assert_same(first, again)
+    held, others = drawings_in(first.test), drawings_in(other.test)
+    assert 0 < len(held.keys() & others.keys()) < 0.6 * len(held)
+    for k in range(3):
+        one, two = ({key for key, label in found.items() if label == k} for found in (held, others))
+        assert one != two
+    two = doodles.load(size=16, classes=["car", "sun"], seed=2, train=48, validation=6, test=26).development(0)
+    assert set(drawings_in(two.test)) == {key for key, label in held.items() if label != 1}
+
+
+def test_development_keeps_the_augmentation_and_begins_anew_with_validation_drawings(few):
+    bent = few.with_augmentation(elastic=1.0)
+    assert bent.development(0).augmentation == bent.augmentation == bent.without_validation().augmentation
+    assert_same(few.without_validation().development(3), few.development(3))
+
+
+def test_development_of_very_few_drawings_holds_one_out():
+    data = doodles.load(size=16, classes=["car", "sun"], train=1, validation=1, test=1).development(0)
+    assert np.bincount(data.train[1]).tolist() == np.bincount(data.test[1]).tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, "0", None, True])
+def test_development_refuses_a_bad_seed(few, seed):
+    with pytest.raises(DataError, match="seed"):
+        few.development(seed)
+
+
+def test_the_seed_of_the_split_travels_with_the_data(tmp_path):
+    path = make_zip(tmp_path / "some.zip", drawings())
+    for seed in (0, 5, np.int64(7)):
+        made = doodles.load(size=16, classes=["car", "sun"], seed=seed, train=1, validation=1, test=1)
+        for about in (load(path, seed=seed).preprocessing, made.preprocessing):
+            assert json.loads(json.dumps(about))["split_seed"] == seed
 
 
 def test_ten_crops(lines):

@@ -77,6 +77,24 @@ def test_kept_layers_are_recorded_by_name_in_the_order_of_the_definition():
     assert models.resolve_keep_real(BRANCHED, [9, "s2", 5]) == ["s2", "f1", "h2"]
 
 
+def test_binarizable_layers_are_all_but_the_first_and_the_classifier():
+    assert models.binarizable("small") == models.binarizable(models.SMALL) == NAMES[1:-1]
+    assert models.binarizable(BRANCHED) == ["s1", "s2", "h1", "f1", "f2", "f3", "h2"]  # by number
+    assert models.binarizable([conv("only", 4, 3), average(), classifier()]) == []
+    with pytest.raises(ValueError, match="network.*'smal'"):
+        models.binarizable("smal")
+
+
+@pytest.mark.parametrize("network", [*models.NETWORKS, "branched"])
+def test_binarizable_layers_are_those_that_can_be_kept_real_and_are_binary_otherwise(network):
+    definition = BRANCHED if network == "branched" else models.NETWORKS[network]
+    names = models.binarizable(definition)
+    assert models.resolve_keep_real(definition, names) == names
+    size = {"branched": 8, "small": 16}.get(network, 225)
+    model = models.build(definition, "fbin", num_classes=3, in_channels=2, input_size=size, init=False)
+    assert sorted(names) == sorted(name for name, kind in kinds(model).items() if kind is B)
+
+
 def test_blocks_have_the_order_of_the_paper():
     def order(variant, **options):
         model = models.build("small", variant, **options, **SIZES)

@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -77,6 +78,24 @@ def test_unreadable_json_is_a_file_error(tmp_path):
 
 def test_plain_gives_what_json_would_give_back():
     assert files.plain({"a": (1, 2), 3: None}) == {"a": [1, 2], "3": None}
+
+
+def test_format_of_a_file_is_what_its_header_says(whole, tmp_path):
+    assert files.format_of(whole[0] / "fbin.npz") == models.FORMAT
+    assert files.format_of(whole[0] / "fbin-packed.npz") == deploy.FORMAT
+    files.write_arrays(tmp_path / "a.npz", {"something": "else"}, {"a": np.ones(2)})
+    assert files.format_of(tmp_path / "a.npz") is None
+
+
+def test_format_of_an_unreadable_file_is_a_file_error(tmp_path):
+    (tmp_path / "text.npz").write_text("nothing")
+    np.savez(tmp_path / "foreign.npz", a=np.ones(2))
+    files.write_arrays(tmp_path / "list.npz", ["no", "dictionary"], {"a": np.ones(2)})
+    for name in ("text.npz", "foreign.npz", "list.npz", "missing.npz", "."):
+        with pytest.raises(files.FileError, match=name):
+            files.format_of(tmp_path / name)
+    with pytest.raises(files.FileError, match="list.npz"):
+        files.read_arrays(tmp_path / "list.npz", models.FORMAT)
 
 
 # ---------------------------------------------------------------------------------------------- study
@@ -154,6 +173,231 @@ def test_table_shows_every_variant_and_what_was_kept(whole):
     kept = next(row["layer"] for row in whole[1]["metric"] if row["kept_real"])
     assert f"Kept real: {kept}" in text
     assert f"{whole[1]['variants']['fbin']['macs_binary']:,}" in text
+
+
+def test_hits_unpack_to_the_reported_accuracy(whole, data):
+    out, report = whole
+    for variant, found in report["variants"].items():
+        hits = study.unpack_hits(found)
+        assert hits.dtype == bool and len(hits) == found["count"] == len(data.test[1])
+        assert 100 * hits.mean() == pytest.approx(found["top1"])
+        model, _, _ = models.load(out / f"{variant}.npz")
+        assert np.array_equal(hits, train.evaluate(model, *data.test, prepare=data.evaluation_batch)["hits"])
+
+
+@pytest.mark.parametrize("count", [1, 7, 8, 9, 17])
+def test_hits_of_any_number_of_drawings_unpack(count):
+    hits = random_arrays(count, (count,)) > 0
+    packed = {"hits": np.packbits(hits).tobytes().hex(), "count": count}
+    assert np.array_equal(study.unpack_hits(packed), hits)
+
+
+def test_standard_error_and_how_it_is_written():
+    values = np.array([80.0, 82.0, 87.0])  # mean 83: squares 9 + 1 + 16
+    assert study.standard_error(values) == pytest.approx(np.sqrt(26 / 2) / np.sqrt(3))
+    assert study.standard_error(values[:1]) is None
+    assert study.with_error(84.06, 0.349) == "84.1 +- 0.3" and study.with_error(84.06, None) == "84.1"
+    assert study.with_error(-1.25, 0.0) == "-1.2 +- 0.0"
+
+
+def with_tops(report, seed, **tops):
+    """The report as that of another seed's study of another split, with made-up accuracies."""
+    settings = report["settings"]
+    preprocessing = {**settings["preprocessing"], "split_seed": seed}
+    settings = {**settings, "seed": seed, "checksum": seed, "preprocessing": preprocessing}
+    variants = {name: {**report["variants"][name], "top1": top} for name, top in tops.items()}
+    return {**report, "seed": seed, "settings": settings, "variants": variants}
+
+
+def test_mean_over_seeds_by_hand(whole):
+    """Each seed has a split of its own."""
+    reports = [with_tops(whole[1], seed, fprec=80.0 + seed, fbin=70.0 + 3 * seed) for seed in (0, 1)]
+    fprec, fbin = study.over_seeds(reports)
+    assert fprec == {"variant": "fprec", "runs": 2, "top1": 80.5, "top1_se": pytest.approx(0.5), "minus_fprec": None,
+                     "minus_fprec_se": None, "minus_fbin": 9.0, "minus_fbin_se": pytest.approx(1.0)}  # fmt: skip
+    assert (fbin["minus_fprec"], fbin["minus_fbin"]) == (-9, None)
+    lines = study.over_seeds_table([fprec, fbin]).splitlines()
+    assert lines[2].split() == "fprec 2 80.5 +- 0.5 9.0 +- 1.0".split()
+
+
+def test_studies_of_other_settings_or_of_one_seed_have_no_mean(whole):
+    one, other = (with_tops(whole[1], seed, fprec=80.0) for seed in (0, 1))
+    with pytest.raises(ValueError, match="different seed"):
+        study.over_seeds([one, one])
+    for changed in ({"epochs": 99}, {"preprocessing": {**other["settings"]["preprocessing"], "mean": 0.5}}):
+        with pytest.raises(ValueError, match=f"reports: {next(iter(changed))} differs"):
+            study.over_seeds([one, {**other, "settings": {**other["settings"], **changed}}])
+
+
+def test_mean_over_seeds_from_the_command_line(data, tmp_path, capsys):
+    for seed in (0, 1):
+        again = dataclasses.replace(data, preprocessing={**data.preprocessing, "split_seed": seed})
+        study.run(again, tmp_path / str(seed), **{**SETTINGS, "epochs": 1, "seed": seed, "variants": ("fbin",)})
+    assert call("report", *(tmp_path / str(seed) / "report.json" for seed in (0, 1))) == 0
+    assert "standard error of the mean" in capsys.readouterr().out
+
+
+def test_any_object_with_the_documented_attributes_will_do(data, tmp_path):
+    named = "name classes train validation test preprocessing training_batch evaluation_batch".split()
+    plainest = SimpleNamespace(**{name: getattr(data, name) for name in named})
+    assert study.run(plainest, tmp_path, **{**SETTINGS, "epochs": 1, "variants": ("fbin",)})["data"] == "doodles"
+
+
+def test_without_validation_drawings_nothing_is_validated_and_no_layers_are_chosen(data, tmp_path):
+    options = {**SETTINGS, "epochs": 1, "variants": ("fbin",)}
+    report = study.run(data.without_validation(), tmp_path, **options)
+    assert "val_top1" not in report["variants"]["fbin"]["history"][0]
+    with pytest.raises(ValueError, match="validation"):
+        study.run(refusing(data.without_validation()), tmp_path / "hybrid", **SETTINGS)
+    assert names(tmp_path / "hybrid") == set()
+
+
+# ------------------------------------------------------------------- named hybrids, ten crops, latent weights, teacher
+
+NAMED = {"with-conv2": {"keep_real": ["conv2"]}, "with-3-and-last": {"keep_real": [3, "conv4"], "last_layer": "binary"}}
+MORE = {
+    **SETTINGS, "epochs": 2, "variants": ("fprec", "wbin"), "hybrids": NAMED, "ten_crops": True, "latent": False,
+    "smoothing": 0.1, "distillation": 0.5,
+}  # fmt: skip
+MORE_BATCHES = 2
+
+
+@pytest.fixture(scope="module")
+def few(data):
+    """Half of the drawings to learn from, and fewer to judge."""
+    every = {"train": 2, "validation": 4, "test": 4}
+    parts = {name: tuple(array[::step] for array in getattr(data, name)) for name, step in every.items()}
+    return dataclasses.replace(data, **parts)
+
+
+@pytest.fixture(scope="module")
+def more(few, tmp_path_factory):
+    """A study of all that `run` offers beyond the paper's: (folder, report)."""
+    out = tmp_path_factory.mktemp("more") / "study"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(models.NETWORKS, "tiny", TINY)
+        patch.setattr(study, "milliseconds_per_image", lambda *args: (1.5, 1.0))
+        return out, study.run(few, out, **MORE)
+
+
+def test_named_hybrids_keep_the_named_layers(more):
+    out, report = more
+    assert list(report["variants"]) == ["fprec", "wbin", *NAMED] and report["metric"] == []
+    for name, (kept, last) in {
+        "with-conv2": (["conv2"], "real"), "with-3-and-last": (["conv3", "conv4"], "binary"),
+    }.items():  # fmt: skip
+        found, spec = report["variants"][name], deploy.load(out / f"{name}-packed.npz").spec
+        for entry in (found, spec):
+            assert (entry["variant"], list(entry.get("kept_real", kept)), entry["last_layer"]) == ("hybrid", kept, last)
+        assert spec["keep_real"] == kept
+
+
+def test_named_hybrids_have_their_names_in_table_and_plot(more):
+    rows = [line.split()[0] for line in study.table(more[1]).splitlines()[2:]]
+    assert rows == ["fprec", "wbin", *NAMED]
+    texts = [text.get_text() for text in plots.study(more[1]).legends[0].get_texts()]
+    assert [text.partition(",")[0] for text in texts] == ["FPrec", "WBin", *NAMED]
+
+
+def test_a_named_hybrid_is_the_hybrid_of_the_same_layers(whole, data, tmp_path):
+    kept = [row["layer"] for row in whole[1]["metric"] if row["kept_real"]]
+    options = {**SETTINGS, "variants": ("fbin",), "hybrids": {"again": {"keep_real": kept}}}
+    study.run(data, tmp_path, **options)
+    ours, theirs = files_arrays(tmp_path / "again.npz"), files_arrays(whole[0] / "hybrid.npz")
+    assert all(np.array_equal(ours[key], theirs[key]) for key in theirs)
+
+
+def test_without_latent_weights_packed_networks_stay_and_those_of_the_teacher(more):
+    packed = {f"{name}-packed.npz" for name in ("fprec", "wbin", *NAMED)}
+    assert names(more[0]) == packed | {"fprec.npz", "report.json"}
+
+
+def test_without_latent_weights_the_layers_are_still_chosen(data, whole, tmp_path):
+    report = study.run(data, tmp_path, **{**SETTINGS, "variants": ("hybrid",), "latent": False})
+    assert report["metric"] == whole[1]["metric"]
+    assert names(tmp_path) == {"fbin.npz", "fbin-packed.npz", "hybrid-packed.npz", "report.json"}
+
+
+def test_ten_crops_are_judged_too(more, few):
+    out, report = more
+    for name in thin(report["variants"], 2):
+        packed, found = deploy.load(out / f"{name}-packed.npz"), report["variants"][name]
+        assert found["top1_ten_crops"] == train.evaluate(packed, *few.test, prepare=few.ten_crops)["top1"]
+        assert found["top1"] == train.evaluate(packed, *few.test, prepare=few.evaluation_batch)["top1"]
+
+
+def test_ten_crops_are_left_alone_where_not_asked_for(whole):
+    assert all("top1_ten_crops" not in found for found in whole[1]["variants"].values())
+
+
+def test_the_teacher_is_the_trained_fprec_network(more, few):
+    """The named hybrid again, by hand."""
+    out, report = more
+    model = models.build("tiny", "hybrid", num_classes=3, in_channels=1, input_size=SIZE, seed=0, keep_real=["conv2"])
+    options = {key: MORE[key] for key in ("epochs", "batch", "lr", "smoothing", "distillation", "progress")}
+    teacher, _, _ = models.load(out / "fprec.npz")
+    history = train.fit(model, *few.train, seed=0, teacher=teacher, prepare=few.training_batch, **options)
+    reported = report["variants"]["with-conv2"]["history"]
+    assert [row["loss"] for row in history] == [row["loss"] for row in reported]
+    x = few.evaluation_batch(few.test[0])
+    assert np.array_equal(deploy.load(out / "with-conv2-packed.npz")(x), model.forward(x))
+
+
+def test_the_teacher_itself_learns_from_labels(more, few, tmp_path):
+    alone = {**MORE, "variants": ("fprec",), "hybrids": {}, "distillation": 0.0}
+    study.run(few, tmp_path, **alone)
+    assert same_file(tmp_path / "fprec.npz", more[0] / "fprec.npz")
+
+
+def same_file(one, other):
+    ours, theirs = files_arrays(one), files_arrays(other)
+    return ours.keys() == theirs.keys() and all(np.array_equal(ours[key], theirs[key]) for key in ours)
+
+
+WITHIN = [2 * 2 * MORE_BATCHES + 1, (2 * 3 + 1) * MORE_BATCHES + 1]  # a hybrid's first epoch, another's second
+
+
+@pytest.mark.parametrize("after", WITHIN if JIT else WITHIN[1:])
+def test_an_interrupted_study_with_a_teacher_goes_on_to_the_same_figures(more, few, tmp_path, after):
+    with pytest.raises(KeyboardInterrupt):
+        study.run(Interrupted(few, after), tmp_path, **MORE)
+    left = 2 * 4 * MORE_BATCHES - after // MORE_BATCHES * MORE_BATCHES  # nothing that is done is repeated
+    report = study.run(Interrupted(few, left, Trained), tmp_path, **MORE)
+    assert figures(report) == figures(more[1])
+    assert names(tmp_path) == names(more[0])
+    assert all(same_file(tmp_path / name, more[0] / name) for name in names(tmp_path) if name.endswith(".npz"))
+    assert study.run(refusing(few), tmp_path, **MORE) == report
+
+
+BAD_HYBRIDS = [
+    {"Hybrid": {}}, {"a b": {}}, {"../a": {}}, {"a_b": {}}, {"-a": {}}, {"": {}}, {"fbin": {}}, {"hybrid": {}},
+    {"a\n": {}}, {"a-packed": {"keep_real": ["conv2"]}}, {"fbin-packed": {}},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("hybrids", BAD_HYBRIDS)
+def test_names_that_could_not_be_those_of_files_are_refused(hybrids, data, tmp_path):
+    with pytest.raises((ValueError, TypeError), match="hybrids"):
+        study.run(refusing(data), tmp_path / "out", **{**SETTINGS, "hybrids": hybrids})
+    assert names(tmp_path / "out") == set()
+
+
+@pytest.mark.parametrize(
+    "options, named",
+    [({"keep_real": ["conv9"]}, "conv9"), ({"keep_real": ["conv1"]}, "conv1"), ({"last_layer": "x"}, "last_layer"),
+     ({"width": 2}, "width"), ({"keep": ["conv2"]}, "keep")],
+)  # fmt: skip
+def test_hybrids_that_cannot_be_built_are_refused_before_any_training(options, named, data, tmp_path):
+    with pytest.raises((ValueError, TypeError), match=named):
+        study.run(refusing(data), tmp_path / "out", **{**SETTINGS, "hybrids": {"a": options}})
+    assert names(tmp_path / "out") == set()
+
+
+def test_distillation_without_fprec_is_refused_before_any_training(data, tmp_path):
+    options = {**SETTINGS, "distillation": 0.5, "variants": ("wbin", "fbin")}
+    with pytest.raises(ValueError, match="distillation.*fprec"):
+        study.run(refusing(data), tmp_path / "out", **options)
+    assert names(tmp_path / "out") == set()
 
 
 # ------------------------------------------------------------------------------------------ interruption
@@ -268,7 +512,9 @@ def test_going_on_does_not_repeat_what_is_done(data, tmp_path):
 
 OTHER = {
     "epochs": 5, "batch": 4, "lr": 0.02, "seed": 1, "ratio": 0.4, "clusters": 2, "gamma": 0.5, "form": "rmse",
-    "last_layer": "binary", "width": 2, "estimator": "approx_sign", "variants": ("fbin",),
+    "last_layer": "binary", "width": 2, "estimator": "approx_sign", "variants": ("fbin",), "rule": "exact",
+    "smoothing": 0.1, "distillation": 0.5, "hybrids": {"a": {"keep_real": ["conv2"]}}, "ten_crops": True,
+    "latent": False,
 }  # fmt: skip
 
 
@@ -279,6 +525,11 @@ def test_folder_of_other_settings_is_refused(whole, data, setting):
     with pytest.raises(files.FileError, match=f"report.json.*other settings.*{setting}.*--out"):
         study.run(refusing(data), out, **{**SETTINGS, setting: OTHER[setting]})
     assert before == {path.name: path.read_bytes() for path in out.iterdir()}
+
+
+def test_folder_of_drawings_varied_otherwise_is_refused(whole, data):
+    with pytest.raises(files.FileError, match="other settings.*augmentation"):
+        study.run(refusing(data.with_augmentation(elastic=1.0)), whole[0], **SETTINGS)
 
 
 def test_folder_of_other_drawings_is_refused_finished_or_not(whole, data, tmp_path):
@@ -301,7 +552,8 @@ def test_other_settings_are_refused_from_the_first_epoch_on(data, tmp_path):
 BAD_SETTINGS = [
     ("variants", ("fbin", "xnor")), ("variants", ()), ("form", "l1"), ("ratio", 1.5), ("clusters", 0), ("gamma", -1.0),
     ("gamma", float("nan")), ("last_layer", "weights"), ("estimator", "tanh"), ("epochs", 0), ("batch", 0),
-    ("lr", float("nan")), ("seed", -1),
+    ("lr", float("nan")), ("seed", -1), ("rule", "papier"), ("smoothing", 1.5), ("smoothing", -0.1),
+    ("smoothing", float("nan")), ("distillation", 2), ("distillation", -0.5),
 ]  # fmt: skip
 
 
@@ -437,6 +689,43 @@ def test_evaluation_splits_the_data_as_training_did(loaded, tmp_path):
     assert [options["seed"] for options in loaded] == [5, 5]
 
 
+def test_evaluation_of_a_packed_file_is_that_of_its_model_file(loaded, whole, capsys):
+    for variant, *options in thin([("hybrid",), ("hybrid", "--crops", 10), ("fbin", "--split", "validation")], 2):
+        printed = []
+        for name in (f"{variant}.npz", f"{variant}-packed.npz"):
+            assert call("evaluate", whole[0] / name, *options) == 0
+            printed.append(capsys.readouterr().out)
+        assert printed[0] == printed[1] and "top-1" in printed[0]
+    assert loaded[-1]["classes"] == ["car", "cat", "sun"] and loaded[-1]["size"] == SIZE
+
+
+def test_evaluation_uses_the_split_of_the_training_whatever_the_seed_of_the_weights(loaded, data, tmp_path):
+    apart = dataclasses.replace(data, preprocessing={**data.preprocessing, "split_seed": 3})
+    study.run(apart, tmp_path, **{**SETTINGS, "epochs": 1, "variants": ("fbin",), "seed": 7})
+    for name in ("fbin.npz", "fbin-packed.npz"):
+        assert call("evaluate", tmp_path / name) == 0
+        assert call("evaluate", tmp_path / name, "--seed", 5) == 0
+    assert [options["seed"] for options in loaded] == [3, 5, 3, 5]
+
+
+def test_evaluation_of_a_network_from_before_splits_were_noted_takes_the_seed_of_its_weights(loaded, data, tmp_path):
+    model = models.build("tiny", "fbin", num_classes=3, in_channels=1, input_size=SIZE, seed=4)
+    about = {key: value for key, value in data.preprocessing.items() if key != "split_seed"}
+    models.save(model, tmp_path / "m.npz", classes=data.classes, preprocessing=about)
+    assert call("export", tmp_path / "m.npz", tmp_path / "p.npz") == 0
+    assert call("evaluate", tmp_path / "m.npz") == call("evaluate", tmp_path / "p.npz") == 0
+    assert [options["seed"] for options in loaded] == [4, 4]
+
+
+def test_evaluation_of_a_packed_network_without_classes_or_preprocessing_is_one_line(loaded, data, tmp_path, capsys):
+    model = models.build("tiny", "fbin", num_classes=3, in_channels=1, input_size=SIZE)
+    for labels in ({}, {"classes": data.classes}, {"preprocessing": data.preprocessing}):
+        deploy.save(deploy.compile(model, **labels), tmp_path / "p.npz")
+        assert call("evaluate", tmp_path / "p.npz") == 2
+        captured = capsys.readouterr()
+        assert len(captured.err.splitlines()) == 1 and "p.npz" in captured.err and captured.out == ""
+
+
 def test_summary_as_json_and_as_text(whole, capsys):
     assert call("summary", whole[0] / "hybrid.npz", "--json") == 0
     found = json.loads(capsys.readouterr().out)
@@ -514,7 +803,7 @@ BAD_COMMANDS = {  # words, what the message must name
     "summary without a variant": ("summary small", "small"),
     "summary of an unknown variant": ("summary small-xnor", "xnor"),
     "summary of an unknown network": ("summary big-fbin", "big"),
-    "summary of a size too small": ("summary small-fbin --size 8", "size"),
+    "summary of a size too small": ("summary sketchanet-fbin --size 8", "size"),
     "unknown command": ("compare", "compare"),
 }
 

@@ -1,14 +1,16 @@
 """Chapter 6, train: loss, optimisers, schedules, golden steps against a slow network, the loop, evaluation.
 
 Sections, in the order in which a bug is best looked for: loss, optimisers, schedules, centre and clamp, golden steps,
-the loop, checkpoints, not-finite numbers, evaluation, recalibration.
+the loop, smoothing and distillation, checkpoints, not-finite numbers, evaluation, recalibration.
 """
+
+import itertools
 
 import numpy as np
 import pytest
 from conftest import JIT, assert_close, random_arrays, thin
 
-from hbn_ref import files, layers, models, reference, train
+from hbn_ref import deploy, files, layers, models, reference, train
 from hbn_ref.models import average, classifier, conv, dropout, max_pool
 from hbn_ref.testing import check_vjp
 
@@ -65,6 +67,77 @@ def test_loss_of_huge_logits_does_not_overflow():
 def test_labels_that_do_not_fit_are_refused(labels):
     with pytest.raises((ValueError, TypeError), match="labels"):
         train.softmax_cross_entropy(np.zeros((2, 3)), np.array(labels))
+
+
+def some_targets(count, classes, seed=0):
+    """Shares of each class, none of them 0, with the sum 1."""
+    shares = np.random.default_rng(seed).random((count, classes)) + 0.1
+    return shares / shares.sum(axis=1, keepdims=True)
+
+
+def test_loss_with_a_target_agrees_with_a_slow_loop_and_central_differences():
+    logits, labels, target = random_arrays(0, (5, 4)) * 3, np.array([0, 3, 1, 1, 2]), some_targets(5, 4)
+    loss, _ = train.softmax_cross_entropy(logits, labels, target)
+    slow = 0.0
+    for n in range(5):
+        for c in range(4):
+            slow -= target[n, c] * np.log(np.exp(logits[n, c]) / np.exp(logits[n]).sum()) / 5
+    assert loss == pytest.approx(slow, abs=1e-12)
+    check_vjp(
+        lambda z: (np.array(train.softmax_cross_entropy(z, labels, target)[0]), z),
+        lambda dout, z: dout * train.softmax_cross_entropy(z, labels, target)[1],
+        (logits,),
+        elementwise=True,
+    )
+
+
+def test_one_hot_shares_as_a_target_are_the_labels_themselves():
+    logits, labels = random_arrays(0, (5, 4), dtype=np.float32), np.array([0, 3, 1, 1, 2])
+    loss, dlogits = train.softmax_cross_entropy(logits, labels)
+    same_loss, same_dlogits = train.softmax_cross_entropy(logits, labels, np.eye(4, dtype=np.float32)[labels])
+    assert loss == same_loss and np.array_equal(dlogits, same_dlogits)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_gradient_of_the_loss_has_the_type_of_the_logits(dtype):
+    logits, labels = random_arrays(0, (5, 4), dtype=dtype), np.arange(5) % 4
+    for target in (None, some_targets(5, 4), some_targets(5, 4).astype(np.float32)):
+        assert train.softmax_cross_entropy(logits, labels, target)[1].dtype == dtype
+
+
+@pytest.mark.parametrize("smoothing, distillation", [(0, 0), (0.1, 0), (0, 0.5), (0.3, 0.25), (1, 0), (0.2, 1)])
+def test_soft_target_agrees_with_a_slow_loop(smoothing, distillation):
+    labels, teacher = np.array([2, 0, 0, 1]), random_arrays(1, (4, 3)) * 2
+    target = train.soft_target(labels, 3, smoothing, teacher, distillation)
+    assert target.dtype == np.float32 and target.sum(axis=1) == pytest.approx(1)
+    for n in range(4):
+        for c in range(3):
+            own = (1 - smoothing) * (labels[n] == c) + smoothing / 3
+            said = np.exp(teacher[n, c]) / sum(np.exp(value) for value in teacher[n])
+            assert target[n, c] == pytest.approx((1 - distillation) * own + distillation * said, abs=1e-6)
+
+
+def test_soft_target_without_a_teacher_is_smoothed_labels():
+    target = train.soft_target(np.array([1, 0]), 4, 0.2, distillation=0.7)
+    np.testing.assert_allclose(target, [[0.05, 0.85, 0.05, 0.05], [0.85, 0.05, 0.05, 0.05]], rtol=1e-6)
+    assert train.soft_target(np.array([1, 0]), 3).tolist() == [[0, 1, 0], [1, 0, 0]]
+
+
+@pytest.mark.parametrize("labels", [[0, 3], [-1, 0], [0.0, 1.0], []])
+def test_soft_target_refuses_labels_that_do_not_fit(labels):
+    with pytest.raises(ValueError, match="labels"):
+        train.soft_target(np.array(labels), 3, 0.1)
+
+
+@pytest.mark.parametrize("shape", [(2, 1), (2, 4), (1, 3)])
+def test_a_teacher_of_other_classes_is_refused(shape):
+    with pytest.raises(ValueError, match="teacher: expected shape"):
+        train.soft_target(np.array([0, 1]), 3, teacher=np.zeros(shape), distillation=0.5)
+
+
+def test_soft_target_of_a_sure_teacher_does_not_overflow():
+    target = train.soft_target(np.array([1]), 3, 0.0, np.array([[1e4, 0, -1e4]], np.float32), 0.5)
+    assert target.tolist() == [[0.5, 0.5, 0]]
 
 
 # ----------------------------------------------------------------------------------------- optimisers
@@ -418,7 +491,8 @@ def test_flip_ratio_counts_changed_signs():
 
 BAD_FITS = [
     ("optimizer", "adamw"), ("schedule", "linear"), ("epochs", 0), ("batch", 2.5), ("lr", -0.1), ("lr", np.nan),
-    ("weight_decay", -1.0), ("seed", -1),
+    ("weight_decay", -1.0), ("seed", -1), ("smoothing", -0.1), ("smoothing", 1.5), ("smoothing", np.nan),
+    ("distillation", -0.1), ("distillation", 1.01), ("distillation", "half"),
 ]  # fmt: skip
 
 
@@ -433,8 +507,117 @@ def test_images_and_labels_that_do_not_match_are_refused():
     for images, labels in ((x, y[:-1]), (x[:0], y[:0])):
         with pytest.raises(ValueError, match="labels"):
             train.fit(tiny(), images, labels, epochs=1, progress=False)
-    with pytest.raises(ValueError, match="labels"):
-        train.fit(tiny(), x, y + 1, epochs=1, progress=False)
+    for smoothing, labels in itertools.product((0.0, 0.1), (y + 1, y - 1)):
+        with pytest.raises(ValueError, match="labels"):
+            train.fit(tiny(), x, labels, epochs=1, smoothing=smoothing, progress=False)
+
+
+# ----------------------------------------------------------------------------- smoothing and distillation
+
+
+def old_loss(logits, labels, target=None):
+    """The loss as it was before there were targets."""
+    assert target is None
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    log_p = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    rows = np.arange(len(labels))
+    dlogits = np.exp(log_p)
+    dlogits[rows, labels] -= 1
+    return float(-log_p[rows, labels].mean()), dlogits / logits.dtype.type(len(labels))
+
+
+def test_without_smoothing_and_teacher_the_weights_are_those_of_before(monkeypatch):
+    model, before = tiny(), tiny()
+    history = fit(model, epochs=3, smoothing=0.0, distillation=0.5)
+    monkeypatch.setattr(train, "softmax_cross_entropy", old_loss)
+    old = fit(before, epochs=3)
+    assert same(model.state(), before.state())
+    assert [row["loss"] for row in history] == pytest.approx([row["loss"] for row in old], rel=1e-6)
+
+
+def a_teacher(seed=7):
+    """A network with an opinion on every drawing."""
+    teacher = tiny("fprec", seed=seed)
+    fit(teacher, epochs=2, seed=seed)
+    return teacher
+
+
+def linear(seed):
+    """One linear layer over the 64 pixels of a drawing: quick to train for long."""
+    return one_parameter(0.3 * random_arrays(seed, (1, 1, 64, 3), dtype=np.float32))
+
+
+def fit_linear(model, labels=None, **options):
+    x, y = drawings()
+    options = {"epochs": 30, "batch": 6, "lr": 0.02, "progress": False, **options}
+    train.fit(model, x.reshape(12, 1, 1, 64), y if labels is None else labels, **options)
+    return train.softmax(model.forward(x.reshape(12, 1, 1, 64)))
+
+
+def test_smoothing_and_a_teacher_change_what_is_learned():
+    states = []
+    for options in (
+        {}, {"smoothing": 0.1}, {"smoothing": 0.3}, {"teacher": linear(7)}, {"teacher": linear(7), "smoothing": 0.1},
+        {"teacher": linear(7), "distillation": 0.9}, {"teacher": linear(8)},
+    ):  # fmt: skip
+        model = linear(1)
+        fit_linear(model, epochs=2, **options)
+        states.append(model.state())
+    assert not any(same(a, b) for a, b in itertools.combinations(states, 2))
+
+
+def test_a_teacher_that_has_no_say_changes_nothing():
+    alone, taught = tiny(), tiny()
+    fit(alone)
+    fit(taught, teacher=a_teacher(), distillation=0.0)
+    assert same(alone.state(), taught.state())
+
+
+def test_a_network_taught_by_its_teacher_alone_comes_to_say_the_same_whatever_the_labels():
+    _, y = drawings()
+    teacher, networks = linear(7), [linear(1), linear(1)]
+    wanted = train.softmax(teacher.forward(drawings()[0].reshape(12, 1, 1, 64)))
+    told = [
+        fit_linear(model, labels, teacher=teacher, distillation=1.0)
+        for model, labels in zip(networks, (y, (y + 1) % 3), strict=True)
+    ]
+    assert np.array_equal(*told) and same(networks[0].state(), networks[1].state())
+    np.testing.assert_allclose(told[0], wanted, atol=0.1)
+    assert wanted.max(axis=1).min() < 0.8 and np.abs(wanted - np.eye(3)[y]).mean() > 0.2  # it says nothing trivial
+
+
+def test_the_teacher_sees_the_same_batches_and_stays_as_it_was():
+    model, teacher, seen = tiny(), a_teacher(), {"model": [], "teacher": []}
+    before = copy(teacher.state())
+
+    class Watching(layers.Sequential):
+        def forward(self, x, training=False):
+            assert not training
+            seen["teacher"].append(x.tobytes())
+            return teacher.forward(x)
+
+    def prepare(images, rng):
+        batch = images + rng.standard_normal(images.shape).astype(np.float32)
+        seen["model"].append(batch.tobytes())
+        return batch
+
+    fit(model, epochs=2, teacher=Watching(teacher.layers), prepare=prepare)
+    assert seen["teacher"] == seen["model"] and len(seen["model"]) == 6
+    assert same(before, teacher.state())
+
+
+def test_top1_of_the_history_counts_the_labels_whatever_the_target():
+    teacher, (x, y) = a_teacher(), drawings()
+    wrong = train.fit(tiny(), x, y, epochs=1, lr=0.0, batch=12, teacher=teacher, distillation=1.0, progress=False)
+    plain = train.fit(tiny(), x, y, epochs=1, lr=0.0, batch=12, progress=False)
+    assert wrong[0]["top1"] == plain[0]["top1"]
+
+
+def test_smoothed_labels_keep_the_probabilities_from_the_ends():
+    _, y = drawings()
+    sure, smoothed = (fit_linear(linear(1), smoothing=smoothing)[np.arange(12), y] for smoothing in (0.0, 0.3))
+    assert sure.min() > 0.9
+    np.testing.assert_allclose(smoothed, 0.7 + 0.3 / 3, atol=0.05)
 
 
 # ----------------------------------------------------------------------------------------- checkpoints
@@ -473,6 +656,28 @@ def test_interrupted_training_goes_on_bit_for_bit(tmp_path, variant, definition,
     assert same(whole.state(), again.state())
     assert without_seconds(history) == without_seconds(expected)
     assert [file.name for file in tmp_path.iterdir()] == ["run.npz"]
+
+
+def test_interrupted_distillation_goes_on_bit_for_bit(tmp_path):
+    path, (whole, half, again) = tmp_path / "run.npz", (tiny("fbin", WITH_DROPOUT) for _ in range(3))
+    options = {"smoothing": 0.1, "distillation": 0.4}
+    expected = fit(whole, teacher=a_teacher(), **options)
+    with pytest.raises(KeyboardInterrupt):
+        fit(half, teacher=a_teacher(), checkpoint=path, on_epoch=Interrupt(2), **options)
+    history = fit(again, teacher=a_teacher(), checkpoint=path, **options)
+    assert same(whole.state(), again.state())
+    assert without_seconds(history) == without_seconds(expected)
+
+
+@pytest.mark.parametrize(
+    "setting, options",
+    [("smoothing", {"smoothing": 0.2}), ("distillation", {"distillation": 0.6}), ("distillation", {"teacher": None})],
+)
+def test_checkpoint_of_another_target_is_refused(tmp_path, setting, options):
+    taught = {"teacher": a_teacher(), "smoothing": 0.1, "checkpoint": tmp_path / "run.npz"}
+    fit(tiny(), epochs=1, **taught)
+    with pytest.raises(files.FileError, match=f"run.npz.*other settings.*{setting}"):
+        fit(tiny(), epochs=1, **{**taught, **options})
 
 
 def test_interruption_inside_an_epoch_goes_on_from_its_start(tmp_path):
@@ -651,6 +856,28 @@ def test_ten_crops_average_the_probabilities():
     assert found["loss"] == pytest.approx(-np.log(p[np.arange(6), y]).mean(), rel=1e-6)
     assert found["top1"] == pytest.approx(100 * (p.argmax(axis=1) == y).mean())
     assert found["count"] == 6
+
+
+def test_hits_are_the_images_recognised():
+    model, images = scores([[3, 2, 1], [1, 3, 2], [1, 2, 3], [2, 2, 1], [2, 2, 1]])
+    labels = np.array([0, 0, 2, 0, 1])
+    for batch in (2, 5):
+        found = train.evaluate(model, images, labels, batch=batch)
+        assert found["hits"].dtype == bool
+        assert found["hits"].tolist() == [True, False, True, True, False]  # of equal scores the first class is taken
+        assert found["top1"] == 60
+
+
+def test_a_packed_network_and_a_function_are_judged_like_the_model():
+    model, (x, y) = tiny(), drawings()
+    fit(model, epochs=2)
+    crops = {"prepare": lambda images: np.stack([images, images[:, :, ::-1]])}
+    for options in ({}, crops):
+        expected = train.evaluate(model, x, y, batch=5, **options)
+        for other in (deploy.compile(model), lambda x: model.forward(x)):
+            found = train.evaluate(other, x, y, batch=5, **options)
+            assert np.array_equal(found.pop("hits"), expected["hits"])
+            assert found.items() <= expected.items()
 
 
 def test_evaluation_refuses_nothing_to_evaluate():
