@@ -147,3 +147,50 @@ def choice(result):
         f"Which inputs to keep real: all {len(tops)} choices, {len(result['classes'])} classes, {seeds} seeds"
     )
     return figure
+
+
+# ------------------------------------------------------------------------------------------- pictures of the course
+
+DASHES = ("-", "--", ":", "-.")
+
+
+def lines(x, series, xlabel, ylabel, *, log=False, title=""):
+    """Draw {name: values} against x, each with a colour, a marker and a dash of its own."""
+    figure = _figure(7, 4)
+    axis = figure.subplots()
+    for i, (name, values) in enumerate(series.items()):
+        colour, marker = list(COLOURS.values())[i % 4], list(MARKERS.values())[i % 4]
+        axis.plot(list(x), values, DASHES[i % 4], marker=marker, color=colour, label=name)
+    axis.set(xlabel=xlabel, ylabel=ylabel, title=title, yscale="log" if log else "linear")
+    axis.grid(alpha=0.3)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(frameon=False)
+    return figure
+
+
+def words(x):
+    """Draw how a row of up to 64 values becomes one word: values, signs, bits, the tail grey."""
+    x = np.asarray(x, float)
+    bit = np.full(64, 0)
+    bit[: len(x)] = x >= 0
+    figure = _figure(12, 2.6)
+    axes = figure.subplots(3, 1, sharex=True)
+    rows = (("value", x, "Greys"), ("sign", np.where(x >= 0, 1.0, -1.0), "Greys"), ("bit", None, None))
+    for axis, (name, row, colours) in zip(axes, rows, strict=True):
+        if row is not None:
+            axis.imshow(row[None], cmap=colours, aspect="auto", extent=(0, len(x), 0, 1), vmin=-1.5, vmax=1.5)
+        for c in range(64 if row is None else 0):
+            used = c < len(x)
+            axis.axvspan(c, c + 1, color=(COLOURS["wbin"] if bit[c] else "white") if used else BINARY, lw=0)
+            axis.text(c + 0.5, 0.5, str(bit[c]), ha="center", va="center", fontsize=7, color="black")
+        if name == "sign":
+            for c, value in enumerate(x):
+                axis.text(c + 0.5, 0.5, "+" if value >= 0 else "-", ha="center", va="center", fontsize=8,
+                          color="white" if value >= 0 else "black")  # fmt: skip
+        axis.set_yticks([0.5], [name])
+        axis.set_xlim(0, 64)
+        axis.spines[:].set_visible(False)
+        axis.tick_params(length=0)
+    axes[-1].set_xticks([*range(0, 64, 8), 64])
+    axes[-1].set_xlabel(f"channel = bit of the word; grey: the tail, {64 - len(x)} bits that stay 0")
+    return figure

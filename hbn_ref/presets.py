@@ -22,7 +22,7 @@ from . import cost, files, hybrid, models, study
 from .checks import whole_number
 
 SEEDS = (0, 1, 2)
-RECIPE = {"model": "small", "epochs": 100, "batch": 64, "lr": 0.003, "distillation": 0.5}
+RECIPE = {"model": "small", "epochs": 80, "batch": 64, "lr": 0.003, "distillation": 0.5}
 AUGMENTATION = {"area": (0.6, 1.1), "rotation": 12.0, "elastic": 2.0}
 HYBRIDS = {
     "hybrid-conv4-conv5-conv6": {"keep_real": ["conv4", "conv5", "conv6"]},

@@ -36,6 +36,7 @@ CHAPTERS = ("bits", "binarize", "conv", "layers", "models", "train", "cost", "hy
 FAST = os.environ.get("HBN_FAST") == "1"  # fewer steps in the same cells, for tests
 ROUNDS = 3  # times a check draws new cases
 WORDS = 25  # of a written answer
+WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 # ------------------------------------------------------------------------------- what a notebook's first cell needs
@@ -309,6 +310,8 @@ def publish(names):
         notebook.metadata["hbn_ref"] = {**fingerprint(notebook, path.stem), "seconds": round(seconds)}
         for cell in notebook.cells:
             cell.metadata.pop("execution", None)  # times of day, which would differ at each run
+            if cell.cell_type == "code":  # a progress bar is a widget, and has nothing to show once its kernel is gone
+                cell.outputs = [output for output in cell.outputs if WIDGET not in output.get("data", ())]
         nbformat.write(notebook, path)
         print(f"{path.name}: {seconds:.0f} s, {path.stat().st_size / 1000:.0f} kB", flush=True)
 
@@ -389,7 +392,7 @@ def nbgrader(out):
         for cell in notebook.cells:
             about = {"schema_version": 3, "grade_id": cell.id, "grade": False, "solution": False, "locked": True}
             if cell.id.startswith("ex-"):
-                cell.source = f"### BEGIN SOLUTION\n{solved[cell.id]}\n### END SOLUTION"
+                cell.source = f"### BEGIN SOLUTION\n{solved.get(cell.id, cell.source)}\n### END SOLUTION"
                 about |= {"solution": True, "locked": False}
             elif cell.id.startswith("check-"):
                 about |= {"grade": True, "points": 1}
