@@ -51,15 +51,13 @@ def prepare_files(paths, preprocessing):
     Raises
     ------
     DataError
-        A file that is no image.
-    OSError
-        A file that cannot be opened.
+        A file that cannot be opened, or is no image.
     """
     import numpy as np
 
     from . import augment, folder
 
-    stored = [folder.reduce(path.read_bytes(), path.name, preprocessing, str(path)) for path in paths]
+    stored = [folder.reduce(folder.read_file(path), path.name, preprocessing, str(path)) for path in paths]
     return augment.evaluation_batch(np.stack(stored), preprocessing)
 
 

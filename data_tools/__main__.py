@@ -164,4 +164,5 @@ def _visible(batch, about):
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="backslashreplace")  # a class may have a name that the terminal cannot write
     sys.exit(main())

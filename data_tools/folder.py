@@ -7,7 +7,7 @@ svg/class/1.svg) and train/class/image beside val/class/image (ImageNet). Archiv
 import hashlib
 import io
 import json
-import lzma
+import logging
 import os
 import re
 import stat
@@ -22,11 +22,14 @@ from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from . import dataset, tuberlin
-from .errors import DataError
+from .errors import DataError, readable
 
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # which else grumbles to stderr over damaged files
 SUFFIXES = {".png", ".jpg", ".jpeg", ".svg", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+BOUNDED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # zipfile expands other methods without a limit
 LARGEST_FILE = 50 * 10**6  # bytes of one image; an archive can claim any number
-LARGEST_IMAGE = 10**8  # pixels
+LARGEST_SIDE = 10**4  # pixels of an image's longer side; drawings are padded to a square
+FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM")  # of Pillow's many; it would run a PostScript file
 PARTS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 EXPECTED = "a zip archive or folder with class/image in it"
 SAMPLES = 32  # images looked at to tell drawings from photos
@@ -52,7 +55,10 @@ def load(path, *, classes=None, size=64, seed=0, progress=True):
     with open_source(path) as source:
         layout = read_layout(source)
         names = dataset.choose_classes(sorted(layout), classes, source.name)
-        positions = [split(layout[name], seed, name) for name in names]
+        try:
+            positions = [split(layout[name], seed, name) for name in names]
+        except DataError as error:
+            raise DataError(f"{source.path}: {error}") from None
         images, preprocessing = _reduced(source, layout, names, dataset.make_preprocessing(size), progress)
     parts = [[rows[part] for rows, part in zip(images, parts)] for parts in zip(*positions)]
     splits = [dataset.stack_split(part) for part in parts]
@@ -70,10 +76,10 @@ def open_source(path):
     """A `Zip` or a `Folder` to read from; use it in a `with` statement."""
     if not isinstance(path, (str, os.PathLike)):
         raise DataError(f"source is {path!r}; expected 'doodles', 'tuberlin' or the path of {EXPECTED}")
-    path = Path(path).expanduser()
-    if path.is_dir():
+    path = Path(os.path.expanduser(path))
+    if os.path.isdir(path):
         return Folder(path)
-    if not path.exists():
+    if not os.path.exists(path):
         raise DataError(f"{path} does not exist; expected 'doodles', 'tuberlin' or the path of {EXPECTED}")
     return Zip(path)
 
@@ -82,15 +88,15 @@ class Zip:
     """The images in a zip archive, read in place."""
 
     def __init__(self, path):
-        self.path, self.name = path, path.name
+        self.path, self.name = path, readable(path.name)
+        self.members, self.folders = {}, set()
         if not path.is_file():
             raise DataError(f"{path} is neither a file nor a folder; expected {EXPECTED}")
-        with open(path, "rb") as file:
-            start = file.read(4)
+        start = _first_bytes(path, 2)
         try:
             self.archive = zipfile.ZipFile(path)
-        except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError) as error:
-            if start[:2] == b"PK":
+        except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError, OSError) as error:
+            if start == b"PK":
                 raise DataError(f"{path} is damaged or cut short ({error}); get the archive again") from error
             raise DataError(f"{path} is not a zip archive; expected {EXPECTED}") from error
 
@@ -102,21 +108,29 @@ class Zip:
 
     def images(self):
         """{name: what tells that it has changed} of the images, names checked, sizes checked."""
-        found = {}
         for info in self.archive.infolist():
-            parts = re.split(r"[/\\]", info.filename)
+            name = info.filename.replace("\\", "/")  # as packers of old on Windows wrote them
+            parts = name.split("/")
             if ".." in parts or not parts[0] or ":" in parts[0]:
                 raise DataError(f"{self.path} names {info.filename!r}, outside of itself; refused: do not trust it")
-            if _is_image(info.filename) and not info.is_dir():
-                _check_bytes(info.file_size, info.filename, self.name)
-                found[info.filename] = info.CRC
-        return found
+            self.folders.add(tuple(parts[:-1]))
+            if _is_image(name):
+                _check_bytes(info.file_size, name, self.path)
+                self.members[name] = info
+        return {name: info.CRC for name, info in self.members.items()}
 
     def read(self, name):
         """The bytes of one image."""
+        info = self.members[name]
         try:
-            return self.archive.read(name)
-        except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError) as error:
+            if info.compress_type not in BOUNDED:
+                raise NotImplementedError("expected it stored or deflated")
+            with self.archive.open(info) as member:
+                data = member.read(info.file_size)  # without a number, all that a bomb holds would be expanded
+            if len(data) != info.file_size:
+                raise zipfile.BadZipFile(f"it has {len(data)} bytes and claims {info.file_size}")
+            return data
+        except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
             raise DataError(f"{name} in {self.path} is damaged ({error}); get the archive again") from error
         except (RuntimeError, NotImplementedError) as error:  # a password, or a rare compression
             raise DataError(f"cannot read {name} in {self.path} ({error}); pack the archive again, plainly") from error
@@ -131,8 +145,8 @@ class Folder:
     """The images in a folder and the folders below it."""
 
     def __init__(self, path):
-        self.path, self.name = path, path.resolve().name or str(path)
-        self.found = None
+        self.path, self.name = path, readable(path.resolve().name or str(path))
+        self.found, self.folders = {}, set()
 
     def __enter__(self):
         return self
@@ -142,13 +156,13 @@ class Folder:
 
     def images(self):
         """{name: what tells that it has changed} of the images, sizes checked."""
-        self.found = {}
         seen = {os.path.realpath(self.path)}
         for folder, inner, files in os.walk(self.path, onerror=_raise, followlinks=True):
             # a folder reached twice, by a link back up say, would put the same image into train and test
             real = {name: os.path.realpath(os.path.join(folder, name)) for name in sorted(inner)}
             inner[:] = [name for name in real if real[name] not in seen]
             seen.update(real.values())
+            self.folders.add(Path(folder).relative_to(self.path).parts)
             for file in files:
                 path = Path(folder, file)
                 name = path.relative_to(self.path).as_posix()
@@ -157,7 +171,7 @@ class Folder:
                 try:
                     about = path.stat()
                 except OSError as error:
-                    raise DataError(f"cannot read {path} ({error.strerror}); repair or remove it") from error
+                    _raise(error, path)
                 if not stat.S_ISREG(about.st_mode):
                     raise DataError(f"{path} is not a file; expected an image, remove it")
                 _check_bytes(about.st_size, name, self.path)
@@ -166,24 +180,39 @@ class Folder:
 
     def read(self, name):
         """The bytes of one image."""
-        try:
-            return (self.path / name).read_bytes()
-        except OSError as error:
-            raise DataError(f"cannot read {self.path / name} ({error.strerror}); repair or remove it") from error
+        return read_file(self.path / name)
 
     def stamp(self):
         """What changes when the content does."""
         return sorted(self.found.items())
 
 
-def _raise(error):
-    raise error
+def _raise(error, path=None):
+    raise DataError(f"cannot read {path or error.filename} ({error.strerror}); repair or remove it") from error
+
+
+def read_file(path):
+    """The bytes of one image; DataError for what cannot be read, and for more than `LARGEST_FILE` bytes."""
+    data = _first_bytes(path, LARGEST_FILE + 1)
+    _check_bytes(len(data), path.name, path.parent)
+    return data
+
+
+def _first_bytes(path, count):
+    try:
+        with open(path, "rb") as file:
+            return file.read(count)
+    except OSError as error:
+        _raise(error, path)
 
 
 def _is_image(name):
     path = PurePosixPath(name)
-    hidden = any(part.startswith((".", "__MACOSX")) for part in path.parts)
-    return path.suffix.lower() in SUFFIXES and not hidden
+    return path.suffix.lower() in SUFFIXES and not _is_hidden(path.parts) and not name.endswith("/")
+
+
+def _is_hidden(parts):
+    return any(part.startswith((".", "__MACOSX")) for part in parts if part != ".")
 
 
 def _check_bytes(count, name, source):
@@ -218,10 +247,21 @@ def read_layout(source):
         part = PARTS[path[depth].lower()] if parted else "all"
         below = path[depth + 1 :] if parted else path[depth:]
         if len(below) > 1:
-            layout.setdefault(below[0], {}).setdefault(part, []).append("/".join(path))
+            layout.setdefault(readable(below[0]), {}).setdefault(part, []).append("/".join(path))
     if not layout:
         raise DataError(f"{source.path} has images, but no folder for each class; expected {EXPECTED}")
+    _add_empty_classes(layout, source.folders, paths[0][:depth], parted)
     return _with_test_part(layout, source) if parted else layout
+
+
+def _add_empty_classes(layout, folders, above, parted):
+    """Class folders without an image join the layout, to be named in an error instead of passed over."""
+    for folder in folders:
+        below, part = folder[len(above) :], "all"
+        if parted and below:
+            below, part = below[1:], PARTS.get(below[0].lower())
+        if below and part in ("all", "train") and folder[: len(above)] == above and not _is_hidden(folder):
+            layout.setdefault(readable(below[0]), {}).setdefault(part, [])
 
 
 def _with_test_part(layout, source):
@@ -236,14 +276,16 @@ def _with_test_part(layout, source):
         for parts in classes.values():
             parts.pop("val", None)
     for name, parts in classes.items():
-        if "test" not in parts:
-            raise DataError(f"class {name!r} of {source.path} has no images in val; expected the classes of train")
+        for part, where in (("train", "train"), ("test", "val")):
+            if not parts.get(part):
+                raise DataError(f"class {name!r} of {source.path} has no images in {where}; expected some in both")
     return classes
 
 
 def _natural(name):
     """Sort key by which 2.png comes before 10.png, so that both editions of TU-Berlin have the same order."""
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
+    parts = re.split(r"0*(\d+)", name)  # a longer number is a larger one; int() refuses those of 5000 digits
+    return [(len(part), part) if part.isdecimal() else (-1, part) for part in parts]
 
 
 def split(parts, seed, name):
@@ -279,14 +321,13 @@ def read_image(data, name):
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # large ones are refused below
-            image = Image.open(io.BytesIO(data))
-        with image:
-            width, height = image.size
-            if not 0 < width * height <= LARGEST_IMAGE:
-                raise ValueError(f"it is {width} x {height} pixels")
-            image.load()
-            return _eight_bit(ImageOps.exif_transpose(image))
+            warnings.simplefilter("ignore")  # an image is read or refused
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                if not 0 < min(image.size) <= max(image.size) <= LARGEST_SIDE:
+                    raise ValueError(f"it is {image.width} x {image.height} pixels; the limit is {LARGEST_SIDE} a side")
+                image.load()
+                ImageOps.exif_transpose(image, in_place=True)
+                return _eight_bit(image)
     except Exception as error:  # damaged files raise nearly anything, from SyntaxError to struct.error
         reason = "unknown format" if isinstance(error, Image.UnidentifiedImageError) else error
         raise DataError(f"cannot read {name} ({reason}); expected an image, repair or remove it") from error
@@ -294,15 +335,17 @@ def read_image(data, name):
 
 def _eight_bit(image):
     if image.mode.startswith(("I", "F")):
-        level = np.asarray(image, np.float64)
-        top = 65535 if image.mode.startswith("I") else max(1.0, np.nanmax(level))
-        return Image.fromarray(np.rint(np.nan_to_num(level) / top * 255).clip(0, 255).astype(np.uint8))
+        level = np.nan_to_num(np.array(image, np.float32), copy=False, posinf=0)
+        top = 65535 if image.mode.startswith("I") else max(1, float(level.max()))
+        np.clip(level, 0, top, out=level)
+        level *= 255 / top
+        return Image.fromarray(np.rint(level, out=level).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     if image.mode in ("1", "L"):
         return image.convert("L")
-    colours = image.convert("RGB")
+    colours = image if image.mode == "RGB" else image.convert("RGB")
     red, green, blue = (band.tobytes() for band in colours.split())
     return colours.getchannel(0) if red == green == blue else colours
 
@@ -347,7 +390,7 @@ def reduce(data, name, preprocessing, where=None):
 def _reduced(source, layout, names, preprocessing, progress):
     """(a list of each class's images in the order of its parts, preprocessing), from the cache if it is there."""
     for kept in dict.fromkeys([tuple(sorted(layout)), names]):  # the cache of all classes serves for some as well
-        found = _read_cache(_cache_path(source, kept, preprocessing))
+        found = _read_cache(_cache_path(source, kept, preprocessing), preprocessing["size"])
         counts = [sum(map(len, layout[name].values())) for name in kept]
         if found is not None and len(found[0]) == sum(counts):
             rows = dict(zip(kept, np.split(found[0], np.cumsum(counts)[:-1])))
@@ -361,7 +404,7 @@ def _reduced(source, layout, names, preprocessing, progress):
         desc=f"reducing {source.name}",
         unit="image",
         delay=1,  # no bar for what is soon done
-        disable=not progress,
+        disable=None if progress else True,  # None: where stderr is no terminal
     )
     for row, member in zip(images, every):
         row[:] = reduce(source.read(member), member, wanted, f"{member} in {source.path}")
@@ -375,14 +418,20 @@ def _cache_path(source, names, preprocessing):
     return tuberlin.cache_folder() / f"images-{key}.npy"
 
 
-def _read_cache(path):
+def _read_cache(path, size):
     """(images, preprocessing), or None where there is no cache or it is damaged."""
     try:
-        about = json.loads(path.with_suffix(".json").read_text("utf-8"))
+        kept = json.loads(path.with_suffix(".json").read_text("utf-8"))
+        about = kept["preprocessing"]
         images = np.load(path, mmap_mode="r", allow_pickle=False)
-        good = images.dtype == np.uint8 and images.ndim == 4 and zlib.crc32(images) == about["crc32"]
-        return (images, about["preprocessing"]) if good else None
-    except (OSError, ValueError, KeyError, TypeError, EOFError):
+        good = (
+            about == dataset.make_preprocessing(size, about["kind"], about["channels"])
+            and images.dtype == np.uint8
+            and images.shape[1:] == (about["stored"], about["stored"], about["channels"])
+            and zlib.crc32(images) == kept["crc32"]
+        )
+        return (images, about) if good else None
+    except Exception:  # a damaged header raises nearly anything, from KeyError to tokenize.TokenError
         return None
 
 

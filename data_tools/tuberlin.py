@@ -11,9 +11,11 @@ import os
 import re
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
+from xml.parsers import expat
 
 import numpy as np
 from PIL import Image, ImageOps
+from tqdm import tqdm
 
 from .errors import DataError
 
@@ -22,6 +24,8 @@ ARCHIVES = {  # format: (file name, MD5, size in words); the SVG edition is a te
     "svg": ("sketches_svg.zip", "aa7d8ae9c8bf5f5cb6d28cee9741737c", "about 50 MB"),
     "png": ("sketches_png.zip", "023123df86a928a5273e3ba11990d8fd", "about 525 MB"),
 }
+TIMEOUT = 30  # seconds in which the host must say something
+LARGEST_ARCHIVE = 2 * 10**9  # bytes a download may bring in all its tries
 LICENCE = "CC BY 4.0"
 CITATION = (
     "Mathias Eitz, James Hays, Marc Alexa: How Do Humans Sketch Objects? ACM Trans. Graph. (Proc. SIGGRAPH) 31(4), 2012"
@@ -33,6 +37,8 @@ SMALL_EDITION = 150  # larger drawings pass through this size, so that they meet
 INK_SHARE = 0.4  # of the usual darkness of this drawing's strokes; what is darker is ink
 LEAST_INK = 32  # of 255; anything lighter is paper, whatever the share says
 CURVE_POINTS = 8  # straight pieces a cubic curve is drawn with
+LARGEST_SVG = 10**6  # bytes; the strokes of a sketch are 20,000
+FARTHEST = 100  # sides of the viewBox from its corner to a point
 
 NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 STEPS = {"M": 2, "L": 2, "H": 1, "V": 1, "C": 6, "Z": 0}  # path command: numbers it takes
@@ -41,7 +47,7 @@ STEPS = {"M": 2, "L": 2, "H": 1, "V": 1, "C": 6, "Z": 0}  # path command: number
 def cache_folder():
     """Where downloads and reduced drawings are kept: HBN_CACHE, or the system's cache folder."""
     if os.environ.get("HBN_CACHE"):
-        return Path(os.environ["HBN_CACHE"]).expanduser()
+        return Path(os.path.expanduser(os.environ["HBN_CACHE"]))
     import pooch
 
     return Path(pooch.os_cache("hbn_ref"))
@@ -57,7 +63,7 @@ def find():
     """
     named = os.environ.get("HBN_DATA")
     if named:
-        path = Path(named).expanduser()
+        path = Path(os.path.expanduser(named))
         if not path.exists():
             raise DataError(f"HBN_DATA names {named}, which does not exist; expected an archive or a folder")
         return path
@@ -88,18 +94,38 @@ def fetch(edition="svg", folder=None, progress=True):
         The host does not answer, the download is damaged, the folder cannot be written.
     """
     import pooch
+    import requests
 
     if edition not in ARCHIVES:
         raise DataError(f"edition is {edition!r}; expected one of {', '.join(ARCHIVES)}")
     name, md5, _ = ARCHIVES[edition]
-    store = pooch.create(folder or cache_folder(), URL, registry={name: f"md5:{md5}"}, retry_if_failed=2)
+    folder = Path(folder or cache_folder())
+    store = pooch.create(folder, URL, registry={name: f"md5:{md5}"}, retry_if_failed=2)
     pooch.get_logger().setLevel("ERROR")
     try:
         # the download goes to a temporary file and is moved into place when its MD5 is right
-        return Path(store.fetch(name, downloader=pooch.HTTPDownloader(progressbar=progress, timeout=30)))
-    except (OSError, ValueError) as error:
+        with _Bar(unit="B", unit_scale=True, leave=False, delay=1, disable=None if progress else True) as bar:
+            return Path(store.fetch(name, downloader=pooch.HTTPDownloader(progressbar=bar, timeout=TIMEOUT)))
+    except (requests.RequestException, ConnectionError, TimeoutError, ValueError) as error:
         reason = str(error).split("\n")[0][:200]
         raise DataError(f"cannot fetch {URL}{name}: {reason}; try again later, or {NO_ARCHIVE}") from error
+    except OSError as error:
+        raise DataError(f"cannot write {folder / name}: {error}; make room, or choose another folder") from error
+
+
+class _Bar(tqdm):
+    """A progress bar for pooch that ends a download without an end."""
+
+    received = 0
+
+    def __bool__(self):
+        return True  # pooch asks whether there is a bar, tqdm would answer whether there is something to do
+
+    def update(self, n=1):
+        self.received += n
+        if self.received > LARGEST_ARCHIVE:
+            raise ValueError(f"the host sends more than {LARGEST_ARCHIVE} bytes")
+        return super().update(n)
 
 
 def pen_width(stored):
@@ -217,21 +243,47 @@ def read_strokes(data, name="the SVG file"):
     Curves become `CURVE_POINTS` straight pieces each. Transforms may be nested. DataError as in `draw_svg`.
     """
     try:
-        root = ElementTree.fromstring(data)
-        left, top, width, height = map(float, root.get("viewBox", "0 0 800 800").replace(",", " ").split())
-        strokes, waiting = [], [(root, np.eye(3))]
-        while waiting:
-            element, matrix = waiting.pop()
-            matrix = matrix @ _transform(element.get("transform", ""))
-            if element.tag.split("}")[-1] == "path":
-                strokes += [points @ matrix[:2, :2].T + matrix[:2, 2] for points in _polylines(element.get("d", ""))]
-            waiting += [(child, matrix) for child in reversed(element)]
-        side = max(width, height)
-        if not strokes or not side > 0:
-            raise ValueError("it holds no path")
-    except (ElementTree.ParseError, ValueError, IndexError) as error:
-        raise DataError(f"cannot read {name}: {error}; expected SVG strokes as in TU-Berlin's archive") from error
-    return [(points - [left, top]) / side for points in strokes]
+        if len(data) > LARGEST_SVG:
+            raise ValueError(f"it has {len(data)} bytes, more than {LARGEST_SVG}")
+        with np.errstate(all="ignore"):  # what overflows is refused at the end
+            return _strokes(_parse(data))
+    except (expat.ExpatError, ValueError, LookupError) as error:  # LookupError: an encoding that Python does not know
+        reason = str(error)[:200]
+        raise DataError(f"cannot read {name}: {reason}; expected SVG strokes as in TU-Berlin's archive") from error
+
+
+def _parse(data):
+    """The root element of an XML file. One that declares entities is refused: a few lines could expand to gigabytes."""
+    builder, parser = ElementTree.TreeBuilder(), expat.ParserCreate(namespace_separator="}")
+    parser.StartElementHandler, parser.EndElementHandler = builder.start, builder.end
+    parser.EntityDeclHandler = _refuse_entity
+    parser.Parse(data, True)
+    return builder.close()
+
+
+def _refuse_entity(*_):
+    raise ValueError("it declares entities")
+
+
+def _strokes(root):
+    """The polylines below an SVG element, in 0..1 of its viewBox."""
+    box = root.get("viewBox", "0 0 800 800")
+    values = [float(number) for number in box.replace(",", " ").split()]
+    if len(values) != 4 or not 0 < max(values[2:]) < math.inf:
+        raise ValueError(f"its viewBox is {box[:80]!r}")
+    strokes, waiting = [], [(root, np.eye(3))]
+    while waiting:
+        element, matrix = waiting.pop()
+        matrix = matrix @ _transform(element.get("transform", ""))
+        if element.tag.split("}")[-1] == "path":
+            strokes += [points @ matrix[:2, :2].T + matrix[:2, 2] for points in _polylines(element.get("d", ""))]
+        waiting += [(child, matrix) for child in reversed(element)]
+    if not strokes:
+        raise ValueError("it holds no path")
+    strokes = [(points - values[:2]) / max(values[2:]) for points in strokes]
+    if not all(np.abs(points).max() <= FARTHEST for points in strokes):
+        raise ValueError("a path runs far out of its viewBox")
+    return strokes
 
 
 def _transform(text):
@@ -240,9 +292,9 @@ def _transform(text):
     for kind, arguments in re.findall(r"(\w+)\s*\(([^)]*)\)", text):
         v = [float(number) for number in NUMBER.findall(arguments)]
         step = np.eye(3)
-        if kind == "translate":
+        if kind == "translate" and v:
             step[:2, 2] = v[0], v[1] if len(v) > 1 else 0
-        elif kind == "scale":
+        elif kind == "scale" and v:
             step[0, 0], step[1, 1] = v[0], v[-1]
         elif kind == "rotate" and len(v) == 1:
             turn = math.radians(v[0])
@@ -250,7 +302,8 @@ def _transform(text):
         elif kind == "matrix" and len(v) == 6:
             step[:2] = np.reshape(v, (3, 2)).T
         else:
-            raise ValueError(f"transform {kind}({arguments}) is not among translate, scale, rotate(angle), matrix")
+            found = f"{kind}({arguments})"[:80]
+            raise ValueError(f"transform {found} is not among translate, scale, rotate(angle), matrix")
         matrix = matrix @ step
     return matrix
 
