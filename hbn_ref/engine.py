@@ -6,9 +6,11 @@ with fork, and no result depends on their number. Nothing on the way calls BLAS,
 
 import itertools
 import os
-from concurrent.futures import ThreadPoolExecutor, wait
+import threading
+import time
 from contextlib import contextmanager, suppress
 from functools import lru_cache
+from queue import SimpleQueue
 
 import numpy as np
 
@@ -124,25 +126,66 @@ def run(kernel, n, *args, work=0):
         return bool(kernel(0, n, *args))
     count, pool = _threads, _pool  # another Python thread may change the globals meanwhile
     if pool is None:
-        pool = _pool = ThreadPoolExecutor(count - 1, thread_name_prefix="hbn")
+        pool = _pool = _Pool(count - 1)
     step = -(-n // (4 * count * ROWS)) * ROWS  # about four pieces a thread
-    pieces = itertools.count(0, step)  # next() is atomic: whoever is free takes the next piece
-    others, end = [], n
+    return pool.share(lambda start: kernel(start, min(start + step, n), *args), n, step)
 
-    def worker():
-        found = False
-        while (start := next(pieces)) < end:
-            found |= bool(kernel(start, min(start + step, n), *args))
-        return found
 
-    try:
-        with suppress(RuntimeError):  # no more threads, as after the end of the main one: then without
-            for _ in range(count - 1):
-                others.append(pool.submit(worker))
-        found = worker()
-    except BaseException:  # Ctrl-C: the others stop at their next piece
-        end = 0
-        raise
-    finally:
-        wait(others)  # nobody writes into an array after its owner has gone on
-    return any([found, *(other.result() for other in others)])
+class _Pool:
+    """Threads that call what comes out of a queue, until nobody has the pool any more.
+
+    Not those of concurrent.futures: their locks are Python code, which Ctrl-C can leave locked for ever.
+    """
+
+    size = 0
+
+    def __init__(self, size):
+        self.queue = SimpleQueue()
+        with suppress(RuntimeError):  # the system has no more threads, or the program is ending: then fewer, or none
+            for _ in range(size):
+                threading.Thread(target=_serve, args=(self.queue,), name="hbn", daemon=True).start()
+                self.size += 1
+
+    def __del__(self):
+        for _ in range(self.size):
+            self.queue.put(None)
+
+    def share(self, call, n, step):
+        """Call ``call(start)`` for every start in ``range(0, n, step)``, here and in the threads; True if any was."""
+        pieces = itertools.count(0, step)  # next() is atomic: whoever is free takes the next piece
+        end, busy, results = n, [], SimpleQueue()
+
+        def work():
+            found = False
+            while (start := next(pieces)) < end:
+                found |= bool(call(start))
+            return found
+
+        def help_out():
+            busy.append(None)
+            try:
+                results.put(work())
+            except BaseException as error:
+                results.put(error)
+            finally:
+                busy.pop()
+
+        try:
+            for _ in range(self.size):
+                self.queue.put(help_out)
+            found = [work(), *(results.get() for _ in range(self.size))]
+        except BaseException:  # Ctrl-C: no piece is begun any more, and none is at work after this call
+            end = 0
+            while busy:
+                time.sleep(0.001)
+            raise
+        for error in found:
+            if isinstance(error, BaseException):
+                raise error
+        return any(found)
+
+
+def _serve(queue):
+    for call in iter(queue.get, None):
+        call()
+        del call  # it holds arrays
