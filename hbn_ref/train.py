@@ -501,25 +501,35 @@ def _probabilities(forward, x):
 
 
 def recalibrate_batchnorm(model, images, *, prepare=None, batch=64):
-    """Set BatchNorm's running statistics to the plain mean over a pass, with the present weights.
+    """Set BatchNorm's running statistics to those of a whole pass, with the present weights.
 
     Useful after weights change without training (alpha set to 1, say), and in binary networks, whose statistics move
-    with each flip. Dropout is off during the pass. ``prepare`` as in `evaluate`, one crop.
+    with each flip. Dropout is off during the pass. Each batch is normalised by its own statistics on the way, as in
+    training: shuffle images that come class by class. ``prepare`` as in `evaluate`, one crop.
     """
     norms = [layer for layer in model.walk() if isinstance(layer, layers.BatchNorm)]
     drops = [(layer, layer.rate) for layer in model.walk() if isinstance(layer, layers.Dropout)]
-    kept = [layer.momentum for layer in norms]
+    sums = {}
+
+    def look(layer, x):
+        count, total, squares = sums.get(layer.name, (0, 0.0, 0.0))
+        total = total + x.sum(axis=(0, 1, 2), dtype=np.float64)
+        squares = squares + np.einsum("nhwc,nhwc->c", x, x, dtype=np.float64)
+        sums[layer.name] = count + x.size // x.shape[-1], total, squares
+
     try:
         for layer, _ in drops:
             layer.rate = 0.0
-        for count, x in enumerate(batches(images, batch, prepare), start=1):
-            for layer in norms:
-                layer.momentum = 1 / count
-            model.forward(x, training=True)
+        with layers.watching(model, look, layers.BatchNorm):
+            for x in batches(images, batch, prepare):
+                model.forward(x, training=True)
     finally:
         for layer, rate in drops:
             layer.rate = rate
-        for layer, momentum in zip(norms, kept, strict=True):
-            layer.momentum = momentum
         for layer in model.walk():
             layer.cache = None
+    for layer in norms:
+        count, total, squares = sums[layer.name]
+        mean = total / count
+        layer.buffers["mean"][...] = mean
+        layer.buffers["var"][...] = np.maximum(squares - count * mean * mean, 0) / max(count - 1, 1)

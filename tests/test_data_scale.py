@@ -21,7 +21,8 @@ data = data_tools.load(sys.argv[1], progress=False)
 merged = data.without_validation()
 batch = merged.training_batch(merged.train[0][:64], np.random.default_rng(0))
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
-print(len(data.classes), *(len(part[1]) for part in (data.train, data.validation, data.test, merged.train)), round(peak))
+parts = data.train, data.validation, data.test, merged.train
+print(len(data.classes), *(len(part[1]) for part in parts), round(peak))
 """
 
 

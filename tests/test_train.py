@@ -911,14 +911,22 @@ def test_recalibration_in_one_batch_gives_the_statistics_of_the_whole_set():
     assert changed == {"conv1.bn.mean", "conv1.bn.var", "conv2.bn.mean", "conv2.bn.var"}
 
 
-def test_recalibration_averages_over_batches_and_forgets_what_was_before():
+def test_recalibration_takes_all_batches_together_and_forgets_what_was_before():
     model, (x, _) = tiny("fprec"), drawings()
     model.layers[1].buffers["mean"][...] = 1e6
     train.recalibrate_batchnorm(model, x, batch=4)
-    parts = [model.layers[0].forward(x[i : i + 4]).astype(np.float64) for i in (0, 4, 8)]
-    assert_close(model.layers[1].buffers["mean"], np.mean([p.mean(axis=(0, 1, 2)) for p in parts], axis=0), 1e-5)
-    variances = [p.var(axis=(0, 1, 2), ddof=1) for p in parts]
-    assert_close(model.layers[1].buffers["var"], np.mean(variances, axis=0), 1e-5)
+    inputs = model.layers[0].forward(x).astype(np.float64)
+    assert_close(model.layers[1].buffers["mean"], inputs.mean(axis=(0, 1, 2)), 1e-5)
+    assert_close(model.layers[1].buffers["var"], inputs.var(axis=(0, 1, 2), ddof=1), 1e-5)
+
+
+def test_recalibration_counts_what_differs_between_batches():
+    """Images that come class by class: the spread between batches is spread, too."""
+    model, (x, _) = tiny("fprec"), drawings()
+    x = x + np.repeat(np.float32([0, 10, 20]), len(x) // 3)[:, None, None, None]
+    train.recalibrate_batchnorm(model, x, batch=len(x) // 3)
+    inputs = model.layers[0].forward(x).astype(np.float64)
+    assert_close(model.layers[1].buffers["var"], inputs.var(axis=(0, 1, 2), ddof=1), 1e-4)
 
 
 def test_recalibration_leaves_momentum_and_dropout_as_they_were_after_an_error():
