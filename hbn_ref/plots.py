@@ -194,3 +194,43 @@ def words(x):
     axes[-1].set_xticks([*range(0, 64, 8), 64])
     axes[-1].set_xlabel(f"channel = bit of the word; grey: the tail, {64 - len(x)} bits that stay 0")
     return figure
+
+
+def bits_before_after(before, after, shares):
+    """Draw two histograms split at 0, where the sign splits them, and {layer: (share of +1 before, after)} as bars."""
+    figure = _figure(12, 3.6)
+    axes = figure.subplots(1, 3)
+    for axis, values, title in zip(axes, (before, after), ("before BatchNorm", "behind BatchNorm"), strict=False):
+        low, high = np.quantile(values, (0.001, 0.995))
+        edges = np.linspace(min(low, -high / 4), high, 41)
+        edges -= edges[np.abs(edges).argmin()]  # so that 0 is an edge
+        for part, bit, colour, hatch in ((values < 0, -1, BINARY, "//"), (values >= 0, 1, COLOURS["fbin"], None)):
+            label = f"sign {bit:+}: {part.mean():.0%}"
+            axis.hist(values[part], edges, color=colour, hatch=hatch, edgecolor="white", label=label)
+        axis.axvline(0, color="black", lw=1)
+        axis.set(xlabel="value", ylabel="values, logarithmic", title=title, yscale="log")
+        axis.legend(frameon=False)
+    for i, (colour, hatch) in enumerate(((COLOURS["wbin"], ".."), (COLOURS["hybrid"], None))):
+        heights = [100 * pair[i] for pair in shares.values()]
+        axes[2].bar(np.arange(len(shares)) + 0.4 * i, heights, 0.4, color=colour, hatch=hatch, edgecolor="white",
+                    label=("before", "behind")[i])  # fmt: skip
+    axes[2].axhline(50, color="black", lw=1, ls=":")
+    axes[2].set_xticks(np.arange(len(shares)) + 0.2, list(shares))
+    axes[2].set(ylabel="bits that are +1 (%)", title="every binary layer", ylim=(0, 125))
+    axes[2].legend(frameon=False, ncols=2, loc="upper center")
+    return figure
+
+
+def seeds(groups, ylabel):
+    """Draw {name: a value for each seed} as one column of marked dots a name, their mean as a line."""
+    figure = _figure(7, 3.6)
+    axis = figure.subplots()
+    for i, (name, values) in enumerate(groups.items()):
+        style = {"color": list(COLOURS.values())[i % 4], "marker": list(MARKERS.values())[i % 4]}
+        axis.plot(i + np.linspace(-0.1, 0.1, len(values)), values, ls="", markersize=9, label=name, **style)
+        axis.hlines(np.mean(values), i - 0.25, i + 0.25, color=style["color"], lw=1)
+    axis.set_xticks(range(len(groups)), [name.replace(": ", ":\n") for name in groups])
+    axis.set(ylabel=ylabel, xlim=(-0.5, len(groups) - 0.5))
+    axis.grid(alpha=0.3, axis="y")
+    axis.spines[["top", "right"]].set_visible(False)
+    return figure
