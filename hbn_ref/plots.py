@@ -233,4 +233,70 @@ def seeds(groups, ylabel):
     axis.set(ylabel=ylabel, xlim=(-0.5, len(groups) - 0.5))
     axis.grid(alpha=0.3, axis="y")
     axis.spines[["top", "right"]].set_visible(False)
+
+
+def _curves(axis, x, series, ylabel):
+    """Draw {name: values} against many x, told apart by colour, dash and a few markers."""
+    for i, (name, values) in enumerate(series.items()):
+        colour, marker = ("black", *COLOURS.values())[i % 5], ("", *MARKERS.values())[i % 5]
+        every = (i * len(x) // 40, max(1, len(x) // 8))
+        axis.plot(x, values, DASHES[i % 4], color=colour, marker=marker, markevery=every, markersize=5, label=name)
+    axis.set_ylabel(ylabel)
+    axis.grid(alpha=0.3)
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+def pseudo_gradients(x, surrogates, slopes):
+    """Draw the functions that stand in for the sign, the sign first, and beside them their slopes (no slope: 0)."""
+    figure = _figure(10, 3.8)
+    left, right = figure.subplots(1, 2, sharex=True)
+    _curves(left, x, surrogates, "forward pass of the stand-in")
+    _curves(right, x, slopes, "slope, used in the backward pass")
+    for axis in (left, right):
+        axis.set_xlabel("x")
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
+    return figure
+
+
+def staircase(w, losses, gradients):
+    """Draw losses of one weight above what each estimator takes for the derivative of the first of them."""
+    figure = _figure(7.5, 5.6)
+    upper, lower = figure.subplots(2, 1, sharex=True)
+    _curves(upper, w, losses, "loss")
+    _curves(lower, w, gradients, "gradient used")
+    lower.set_xlabel("the weight w")
+    for axis in (upper, lower):
+        axis.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+    return figure
+
+
+def filter_and_sign(w, alpha):
+    """Draw a filter (kh, kw), its sign, alpha times its sign and what is left over, numbers in the cells."""
+    sign = np.where(w >= 0, 1.0, -1.0)
+    panels = {"W": w, "B = sign(W)": sign, f"{alpha:.2f} B": alpha * sign, f"W - {alpha:.2f} B": w - alpha * sign}
+    figure = _figure(11, 3)
+    for axis, (title, values) in zip(figure.subplots(1, 4), panels.items(), strict=True):
+        image = axis.imshow(values, cmap="PuOr_r", vmin=-1, vmax=1)
+        for (row, column), value in np.ndenumerate(values):
+            dark = abs(value) > 0.6
+            axis.text(column, row, f"{value:+.1f}", ha="center", va="center", fontsize=7.5,
+                      color="white" if dark else "black")  # fmt: skip
+        axis.set(title=title, xticks=[], yticks=[])
+    figure.colorbar(image, ax=figure.axes, shrink=0.8, label="value")
+    return figure
+
+
+def bands(x, series, xlabel, ylabel):
+    """Draw {name: (seeds, points)} against x: the mean of the seeds, and a band from the lowest to the highest."""
+    figure = _figure(7.5, 4)
+    axis = figure.subplots()
+    for i, (name, values) in enumerate(series.items()):
+        colour, marker = list(COLOURS.values())[i % 4], list(MARKERS.values())[i % 4]
+        values = np.asarray(values, float)
+        axis.plot(x, values.mean(axis=0), DASHES[i % 4], marker=marker, color=colour, label=name)
+        axis.fill_between(x, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.15, lw=0)
+    axis.set(xlabel=xlabel, ylabel=ylabel)
+    axis.grid(alpha=0.3)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(frameon=False)
     return figure

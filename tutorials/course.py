@@ -109,7 +109,7 @@ def warm_start(variant="hybrid", epochs=None, seed=0, **options):
         seed,
         data.name,
         list(data.classes),
-        _digest(ROOT, "hbn_ref", "data_tools"),
+        _digest(),
         {key: str(value) for key, value in options.items()},
     ]
     from data_tools.tuberlin import cache_folder
@@ -129,12 +129,13 @@ def warm_start(variant="hybrid", epochs=None, seed=0, **options):
     return model, data
 
 
-def _digest(root, *folders):
-    """A name for the state of the code."""
+def _digest():
+    """A name for the state of the code that a training depends on."""
     found = hashlib.sha256()
-    for folder in folders:
-        for path in sorted((root / folder).glob("*.py")):
-            found.update(path.read_bytes())
+    for name in (*("kernels", "simd", "engine"), *CHAPTERS[:6]):
+        found.update((ROOT / "hbn_ref" / f"{name}.py").read_bytes())
+    for path in sorted((ROOT / "data_tools").glob("*.py")):
+        found.update(path.read_bytes())
     return found.hexdigest()[:16]
 
 
