@@ -300,3 +300,36 @@ def bands(x, series, xlabel, ylabel):
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False)
     return figure
+
+
+def maps(panels, label, *, signed=False):
+    """Draw {title: (H, W) array} side by side, each on its own scale of colours; small maps have numbers in them."""
+    figure = _figure(3.9 * len(panels), 3.4)
+    for axis, (title, values) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+        top = max(float(np.abs(values).max()), 1e-12)
+        image = axis.imshow(values, cmap="PuOr" if signed else "Blues", vmin=-top if signed else 0, vmax=top)
+        for (i, j), value in np.ndenumerate(values) if values.size <= 100 else ():
+            if value:
+                colour = "white" if abs(value) > 0.6 * top else "black"
+                axis.text(j, i, f"{value:.2g}", ha="center", va="center", fontsize=7, color=colour)
+        axis.set(title=title, xlabel="column", ylabel="row")
+        for side in (axis.xaxis, axis.yaxis):
+            side.get_major_locator().set_params(integer=True)
+        figure.colorbar(image, ax=axis, label=label, shrink=0.8)
+    return figure
+
+
+def scatters(panels, xlabel, ylabel):
+    """Draw {title: (x, y)} as points side by side, each with the line on which both are equal."""
+    figure = _figure(3.7 * len(panels), 3.5)
+    axes = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
+    both = np.concatenate([np.ravel(values) for pair in panels.values() for values in pair])
+    ends = (both.min(), both.max())
+    for axis, (title, (x, y)) in zip(axes, panels.items(), strict=True):
+        axis.plot(ends, ends, "--", color=BINARY, label="equal")
+        axis.plot(x, y, "o", color=COLOURS["fprec"], markersize=5, alpha=0.6)
+        axis.set(title=title, xlabel=xlabel)
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0].set_ylabel(ylabel)
+    axes[0].legend(frameon=False)
+    return figure
