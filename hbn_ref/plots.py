@@ -233,6 +233,7 @@ def seeds(groups, ylabel):
     axis.set(ylabel=ylabel, xlim=(-0.5, len(groups) - 0.5))
     axis.grid(alpha=0.3, axis="y")
     axis.spines[["top", "right"]].set_visible(False)
+    return figure
 
 
 def _curves(axis, x, series, ylabel):
