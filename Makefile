@@ -8,7 +8,7 @@ KERNEL_TESTS := tests/test_simd.py tests/test_engine.py tests/test_bits.py tests
 # PyTorch's own index has the build without CUDA, a tenth of the size
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
-.PHONY: demo test test-nojit test-cpus test-all bench bench-peers lint clean
+.PHONY: demo test test-nojit test-cpus test-all bench bench-peers lint types clean
 
 $(VENV)/.done: requirements.txt
 	$(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install -q -r requirements.txt && touch $@
@@ -37,6 +37,9 @@ bench-peers: $(VENV)/.done  ## PyTorch and OpenVINO, to be measured against
 
 lint: $(VENV)/.done
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+types: $(VENV)/.done  ## the type hints, as pyproject.toml says
+	$(BIN)/mypy
 
 clean:
 	rm -rf $(VENV) runs

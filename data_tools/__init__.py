@@ -1,12 +1,21 @@
 """Data sets: built-in doodles, TU-Berlin sketches, any folder of images. Independent of hbn_ref."""
 
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
 from .dataset import Dataset, check_seed, check_size, choose_classes
 from .errors import DataError
 
 __all__ = ["DataError", "Dataset", "load", "prepare_files", "prepare_strokes"]
 
 
-def load(source="doodles", *, classes=None, size=64, seed=0, progress=True):
+def load(
+    source: Path | str | None = "doodles", *, classes: int | Sequence[str] | None = None, size: int = 64,
+    seed: int = 0, progress: bool = True,
+) -> Dataset:  # fmt: skip
     """Load a data set in three splits.
 
     Parameters
@@ -45,7 +54,7 @@ def load(source="doodles", *, classes=None, size=64, seed=0, progress=True):
     return folder.load(path, classes=classes, size=size, seed=seed, progress=progress)
 
 
-def prepare_files(paths, preprocessing):
+def prepare_files(paths: Sequence[Path], preprocessing: dict[str, Any]) -> np.ndarray:
     """Images (PNG, JPEG, ...) and SVG sketches, dark on white, as a network's input float32 (B, size, size, C).
 
     Raises
@@ -53,15 +62,13 @@ def prepare_files(paths, preprocessing):
     DataError
         A file that cannot be opened, or is no image.
     """
-    import numpy as np
-
     from . import augment, folder
 
     stored = [folder.reduce(folder.read_file(path), path.name, preprocessing, str(path)) for path in paths]
     return augment.evaluation_batch(np.stack(stored), preprocessing)
 
 
-def prepare_strokes(strokes, preprocessing, width=1.0):
+def prepare_strokes(strokes: Sequence[np.ndarray], preprocessing: dict[str, Any], width: float = 1.0) -> np.ndarray:
     """Strokes (float arrays (n, 2), x, y in 0..1, y down) as a network's input float32 (1, size, size, 1).
 
     ``width`` is that of the pen, 1 for the one that the training drawings were made with.

@@ -1,20 +1,22 @@
 """Command line of the data tools: fetch TU-Berlin, describe a data set, look at it."""
 
 import argparse
+import io
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from . import DataError, load, tuberlin
+from . import DataError, Dataset, load, tuberlin
 
 COLUMNS = 6  # drawings in a row of a preview, and as many augmented ones
 LABEL_WIDTH, GAP = 110, 2
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; 0, or 2 with one line on stderr."""
     options = _parser().parse_args(arguments)
     try:
@@ -47,7 +49,7 @@ def _parser():
     fetch.add_argument("--data-dir", metavar="DIR", help="folder for the archive; default: the cache folder")
     fetch.set_defaults(run=run_fetch)
 
-    source = argparse.ArgumentParser(add_help=False)
+    source = _Parser(add_help=False)
     source.add_argument(
         "source", nargs="?", default="doodles", metavar="SOURCE", help="doodles, tuberlin, or a zip or folder"
     )
@@ -78,7 +80,7 @@ def _load(options):
     return load(options.source, classes=options.classes, size=options.size, seed=options.seed)
 
 
-def run_fetch(options):
+def run_fetch(options: argparse.Namespace) -> None:
     """Download an archive and say where it is and how to use it."""
     path = tuberlin.fetch(options.format, options.data_dir)
     print(f"{path}\nlicence: {tuberlin.LICENCE}; cite: {tuberlin.CITATION}")
@@ -88,7 +90,7 @@ def run_fetch(options):
         print("to use it: python -m data_tools info tuberlin")
 
 
-def run_info(options):
+def run_info(options: argparse.Namespace) -> None:
     """Print what a data set holds."""
     data = _load(options)
     about = data.preprocessing
@@ -117,7 +119,7 @@ def _word(kind):
     return "ink" if kind == "sketch" else "brightness"
 
 
-def run_preview(options):
+def run_preview(options: argparse.Namespace) -> None:
     """Write a contact sheet, whole or not at all."""
     path = Path(options.out)
     if path.suffix.lower() != ".png":
@@ -134,7 +136,7 @@ def run_preview(options):
     print(f"{path}: {sheet.width} x {sheet.height} pixels")
 
 
-def contact_sheet(data, augmented=False, seed=0):
+def contact_sheet(data: Dataset, augmented: bool = False, seed: int = 0) -> Image.Image:
     """A Pillow image with a row of training images a class and, if wanted, augmented ones beside them."""
     about = data.preprocessing
     images, labels = data.train
@@ -164,5 +166,6 @@ def _visible(batch, about):
 
 
 if __name__ == "__main__":
-    sys.stdout.reconfigure(errors="backslashreplace")  # a class may have a name that the terminal cannot write
+    if isinstance(sys.stdout, io.TextIOWrapper):  # in some consoles it is something else
+        sys.stdout.reconfigure(errors="backslashreplace")  # a class may have a name that the terminal cannot write
     sys.exit(main())

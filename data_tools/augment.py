@@ -6,12 +6,13 @@ after the warp and likewise in evaluation.
 """
 
 import functools
+from typing import Any
 
 import numpy as np
 
 from .errors import DataError
 
-AUGMENTATION = {
+AUGMENTATION: dict[str, Any] = {
     "area": (0.7, 1.0),  # of the crop, as a share of the stored image; a centre crop has 64 x 64 of 72 x 72 = 0.79
     "aspect": 1.1,  # sides differ by up to this factor, drawn evenly on a log scale from 1 / aspect to aspect
     "rotation": 10.0,  # degrees either way
@@ -23,7 +24,7 @@ SOLID = (0.2, 0.5)  # ink up to the first becomes paper, from the second a full 
 KNOTS = 4  # an elastic displacement has as many cells a side: what bends together is a quarter of the image
 
 
-def check_augmentation(augmentation):
+def check_augmentation(augmentation: dict[str, Any] | None) -> dict[str, Any]:
     """`AUGMENTATION` with some of its values replaced, or DataError."""
     changed = dict(augmentation or {})
     for name, value in changed.items():
@@ -40,7 +41,10 @@ def check_augmentation(augmentation):
     return AUGMENTATION | changed
 
 
-def training_batch(images, rng, preprocessing, augmentation=None):
+def training_batch(
+    images: np.ndarray, rng: np.random.Generator, preprocessing: dict[str, Any],
+    augmentation: dict[str, Any] | None = None,
+) -> np.ndarray:  # fmt: skip
     """Random resized crop, mirror image, rotation and bending as one warp an image, then normalisation.
 
     Parameters
@@ -82,7 +86,9 @@ def training_batch(images, rng, preprocessing, augmentation=None):
     return _normalise(np.rint(warped).astype(np.uint8), preprocessing)
 
 
-def random_warps(count, rng, size, stored, augmentation=AUGMENTATION):
+def random_warps(
+    count: int, rng: np.random.Generator, size: int, stored: int, augmentation: dict[str, Any] = AUGMENTATION
+) -> np.ndarray:
     """The affine warps of `training_batch`, float64 (count, 6): a to f of x_in = a x + b y + c, y_in = d x + e y + f.
 
     Positions are in pixels from the image's corner; (x, y) lies in the output, (x_in, y_in) in the stored one.
@@ -102,7 +108,7 @@ def random_warps(count, rng, size, stored, augmentation=AUGMENTATION):
     return np.stack([a, b, centre_x - (a + b) * size / 2, d, e, centre_y - (d + e) * size / 2], axis=1)
 
 
-def random_bends(count, rng, size):
+def random_bends(count: int, rng: np.random.Generator, size: int) -> np.ndarray:
     """Smooth random displacements, float32 (2, count, size, size): x and y, normal, with the spread 151 / 315 = 0.48.
 
     Bicubic B-splines over a grid of coefficients of spread 1, which they smooth: the spread is 0.50 at a knot, 0.46
@@ -157,7 +163,7 @@ def _erase(images, rng, share, paper):
         image[top:bottom, left:right] = paper
 
 
-def evaluation_batch(images, preprocessing):
+def evaluation_batch(images: np.ndarray, preprocessing: dict[str, Any]) -> np.ndarray:
     """Centre crops, made solid and normalised as in training.
 
     Parameters
@@ -180,7 +186,7 @@ def evaluation_batch(images, preprocessing):
     return _normalise(images[:, start : start + size, start : start + size], preprocessing)
 
 
-def ten_crops(images, preprocessing):
+def ten_crops(images: np.ndarray, preprocessing: dict[str, Any]) -> np.ndarray:
     """Four corners, the centre, and the mirror image of each, in this order, for predictions to be averaged.
 
     Parameters

@@ -1,6 +1,8 @@
 """What every source of images ends up as: three splits of 8-bit images, and how to prepare them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -36,18 +38,18 @@ class Dataset:
     """
 
     name: str
-    classes: tuple
-    train: tuple = field(repr=False)
-    validation: tuple = field(repr=False)
-    test: tuple = field(repr=False)
-    preprocessing: dict
-    augmentation: dict = field(default_factory=augment.AUGMENTATION.copy)
+    classes: tuple[str, ...]
+    train: tuple[np.ndarray, np.ndarray] = field(repr=False)
+    validation: tuple[np.ndarray, np.ndarray] = field(repr=False)
+    test: tuple[np.ndarray, np.ndarray] = field(repr=False)
+    preprocessing: dict[str, Any]
+    augmentation: dict[str, Any] = field(default_factory=augment.AUGMENTATION.copy)
 
-    def training_batch(self, images, rng):
+    def training_batch(self, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Randomly warped float32 (B, size, size, C) from stored images; see `augment.training_batch`."""
         return augment.training_batch(images, rng, self.preprocessing, self.augmentation)
 
-    def development(self, seed):
+    def development(self, seed: int) -> "Dataset":
         """Data to make choices with: a quarter of what is not test (13 of 54) in the place of the test images.
 
         The test images themselves are left out. ``seed`` draws the quarter, class by class.
@@ -57,43 +59,43 @@ class Dataset:
         for k, name in enumerate(self.classes):
             places = _stream(check_seed(seed), name).permutation(np.flatnonzero(labels == k))
             held[places[: max(1, len(places) // 4)]] = True
-        parts = {"train": (images[~held], labels[~held]), "test": (images[held], labels[held])}
-        return replace(self, **parts, validation=(images[:0], labels[:0]))
+        train, test = (images[~held], labels[~held]), (images[held], labels[held])
+        return replace(self, train=train, validation=(images[:0], labels[:0]), test=test)
 
-    def with_augmentation(self, **changed):
+    def with_augmentation(self, **changed: Any) -> "Dataset":
         """The same data, training images varied otherwise; see `augment.AUGMENTATION`. DataError for bad values."""
         return replace(self, augmentation=augment.check_augmentation(changed))
 
-    def evaluation_batch(self, images):
+    def evaluation_batch(self, images: np.ndarray) -> np.ndarray:
         """Centre crops, float32 (B, size, size, C); see `augment.evaluation_batch`."""
         return augment.evaluation_batch(images, self.preprocessing)
 
-    def ten_crops(self, images):
+    def ten_crops(self, images: np.ndarray) -> np.ndarray:
         """Corners, centre and their mirrors, float32 (10, B, size, size, C); see `augment.ten_crops`."""
         return augment.ten_crops(images, self.preprocessing)
 
-    def without_validation(self):
+    def without_validation(self) -> "Dataset":
         """The same data with the validation images among those to train on: 54 of 80, when every choice is made."""
         images, labels = (np.concatenate(pair) for pair in zip(self.train, self.validation, strict=True))
         order = np.argsort(labels, kind="stable")
         return replace(self, train=(images[order], labels[order]), validation=(images[:0], labels[:0]))
 
 
-def check_size(size):
+def check_size(size: Any) -> int:
     """The wanted image size as an int of at least 16, or DataError."""
     if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < MIN_SIZE:
         raise DataError(f"size is {size!r}; expected a whole number of pixels, {MIN_SIZE} or more, such as 64")
     return int(size)
 
 
-def check_seed(seed):
+def check_seed(seed: Any) -> int:
     """The seed as an int >= 0, or DataError."""
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
         raise DataError(f"seed is {seed!r}; expected a whole number, 0 or more")
     return int(seed)
 
 
-def make_preprocessing(size, kind="sketch", channels=1):
+def make_preprocessing(size: int, kind: str = "sketch", channels: int = 1) -> dict[str, Any]:
     """The dictionary that describes how stored images become a network's input.
 
     Parameters
@@ -112,7 +114,7 @@ def make_preprocessing(size, kind="sketch", channels=1):
     return about | {"mean": GREY_PHOTO_MEAN, "std": GREY_PHOTO_STD}
 
 
-def choose_classes(available, classes, source):
+def choose_classes(available: Sequence[str], classes: int | Sequence[str] | None, source: str) -> tuple[str, ...]:
     """The chosen class names, alphabetical.
 
     Parameters
@@ -159,14 +161,14 @@ def _named_classes(available, classes, source):
     return sorted(names)
 
 
-def split_counts(count):
+def split_counts(count: int) -> tuple[int, int, int]:
     """How many of `count` images go to (train, validation, test): 48, 6, 26 of 80, or in proportion."""
     test = max(1, round(count * TEST_SHARE))
     validation = max(1, round(count * VALIDATION_SHARE))
     return count - test - validation, validation, test
 
 
-def split_class(count, seed, name):
+def split_class(count: int, seed: int, name: str) -> tuple[np.ndarray, ...]:
     """Places of one class's images in (train, validation, test), int64, disjoint, all of them.
 
     Parameters
@@ -188,7 +190,7 @@ def split_class(count, seed, name):
     return tuple(np.sort(part) for part in np.split(order, [train, train + validation]))
 
 
-def hold_out(count, seed, name):
+def hold_out(count: int, seed: int, name: str) -> tuple[np.ndarray, np.ndarray]:
     """Places of one class's training images in (train, validation), where the test images come apart from them."""
     if count < 2:
         raise DataError(f"class {name!r} has {count} training image; expected 2 or more, one of them to validate")
@@ -201,7 +203,7 @@ def _stream(seed, name):
     return np.random.default_rng([seed, *name.encode("utf-8", "surrogateescape")])
 
 
-def stack_split(parts):
+def stack_split(parts: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """One (images, labels) from a list of each class's images; label = place in the list."""
     images = np.concatenate(parts)
     labels = np.repeat(np.arange(len(parts), dtype=np.int64), [len(part) for part in parts])

@@ -6,6 +6,7 @@ drawing at an angle and in a place. Some classes share parts on purpose: sun and
 face and cat; cup and teapot; car, truck and bus; light bulb, mushroom and tree.
 """
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -309,8 +310,7 @@ def _car(rng):
         cabin = [(front, hood), (front + 0.25, roof), (back - 0.25, roof), (back, hood)]
         strokes = [polygon((-1, hood + 0.05), *cabin, (1, hood + 0.05), (1, 0.4), (-1, 0.4))]
     else:  # a box with a box on top
-        cabin = line((front, hood), (front + 0.2, roof), (back - 0.1, roof), (back, hood))
-        strokes = [box(-1, hood, 1, 0.4), cabin]
+        strokes = [box(-1, hood, 1, 0.4), line((front, hood), (front + 0.2, roof), (back - 0.1, roof), (back, hood))]
     if _chance(rng, 0.85):
         strokes += _windows(rng, front + 0.2, back - 0.2, roof + 0.1, hood, int(rng.integers(1, 4)))
     strokes += _wheels(rng, (-0.55, 0.55), 0.4, radius)
@@ -415,7 +415,7 @@ def _mushroom(rng):
     foot_line = symmetric((-stem, rim), (-stem * 0.9, 0.4), (-bulge, foot), (0, foot + 0.06))
     strokes = [cap[0], curve(*foot_line)] + cap[1:]
     spots = rng.uniform((-0.5 * wide, -0.5), (0.5 * wide, -0.15), (rng.integers(2, 6), 2))
-    strokes += _maybe(rng, 0.6, *[ellipse(*spot, rng.uniform(0.06, 0.14)) for spot in spots])
+    strokes += _maybe(rng, 0.6, *[ellipse(x, y, rng.uniform(0.06, 0.14)) for x, y in spots])
     strokes += _maybe(rng, 0.25, curve((-stem, 0.3), (0, 0.42), (stem, 0.3)))  # a ring
     return strokes + _ground(rng, foot, 0.25)
 
@@ -444,7 +444,7 @@ def _tree(rng):
     if style < 3:  # branches, fruit
         strokes += _maybe(rng, 0.35, line((0, knot), (0, -0.3)), *both_sides(line((0, 0), (0.3, -0.4))))
         places = rng.uniform((-0.45, -0.75), (0.45, -0.1), (rng.integers(3, 7), 2))
-        strokes += _maybe(rng, 0.3, *[ellipse(*place, rng.uniform(0.05, 0.1)) for place in places])
+        strokes += _maybe(rng, 0.3, *[ellipse(x, y, rng.uniform(0.05, 0.1)) for x, y in places])
     return strokes + _ground(rng, foot, 0.3)
 
 
@@ -462,7 +462,7 @@ CLASSES = tuple(_DRAWERS)
 # ----------------------------------------------------------------------------------------------------------
 
 
-def draw(class_name, rng):
+def draw(class_name: str, rng: np.random.Generator) -> list[np.ndarray]:
     """Return the strokes of one new drawing: float arrays (n, 2), x, y in 0..1, y down."""
     return pose(by_hand(_drawer(class_name)(rng), rng), rng)
 
@@ -473,7 +473,7 @@ def _drawer(class_name):
     return _DRAWERS[class_name]
 
 
-def images(class_name, count, rng, size):
+def images(class_name: str, count: int, rng: np.random.Generator, size: int) -> np.ndarray:
     """Return `count` new drawings of a class, uint8 (count, size, size, 1), ink 255 on paper 0."""
     _drawer(class_name)
     drawings = np.zeros((count, size, size, 1), np.uint8)
@@ -483,7 +483,10 @@ def images(class_name, count, rng, size):
     return drawings
 
 
-def load(size=64, seed=0, classes=None, train=80, validation=20, test=200):
+def load(
+    size: int = 64, seed: int = 0, classes: int | Sequence[str] | None = None, train: int = 80, validation: int = 20,
+    test: int = 200,
+) -> Dataset:  # fmt: skip
     """Draw the data set.
 
     Each class and each split has a random stream of its own, so that a drawing does not depend on which other
@@ -515,4 +518,4 @@ def load(size=64, seed=0, classes=None, train=80, validation=20, test=200):
             raise DataError(f"{split_name} is {count!r}; expected the drawings a class, 1 or more")
         streams = [np.random.default_rng([seed, split, CLASSES.index(name)]) for name in names]
         splits.append(stack_split([images(name, count, rng, stored) for name, rng in zip(names, streams)]))
-    return Dataset("doodles", names, *splits, preprocessing)
+    return Dataset("doodles", names, splits[0], splits[1], splits[2], preprocessing)

@@ -15,7 +15,9 @@ import tempfile
 import warnings
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -37,7 +39,10 @@ WHITE, WHITE_SHARE = 230, 0.6  # a drawing: grey, and most of it at least this l
 CACHE_VERSION = 1  # to be raised whenever the same files would give other bytes
 
 
-def load(path, *, classes=None, size=64, seed=0, progress=True):
+def load(
+    path: Path | str, *, classes: int | Sequence[str] | None = None, size: int = 64, seed: int = 0,
+    progress: bool = True,
+) -> dataset.Dataset:  # fmt: skip
     """Load a zip archive or a folder of images; see `data_tools.load` for the parameters.
 
     Drawings (SVG, or grey and mostly white: `looks_drawn`) are drawn again with a visible pen, ink 255 on paper 0.
@@ -61,10 +66,9 @@ def load(path, *, classes=None, size=64, seed=0, progress=True):
             raise DataError(f"{source.path}: {error}") from None
         images, preprocessing = _reduced(source, layout, names, dataset.make_preprocessing(size), progress)
     parts = [[rows[part] for rows, part in zip(images, parts)] for parts in zip(*positions)]
-    splits = [dataset.stack_split(part) for part in parts]
-    return dataset.Dataset(
-        source.name, names, *splits, preprocessing | {"source": source.name, "split_seed": int(seed)}
-    )
+    train, validation, test = (dataset.stack_split(part) for part in parts)
+    about = preprocessing | {"source": source.name, "split_seed": int(seed)}
+    return dataset.Dataset(source.name, names, train, validation, test, about)
 
 
 # ----------------------------------------------------------------------------------------------------------
@@ -72,7 +76,7 @@ def load(path, *, classes=None, size=64, seed=0, progress=True):
 # ----------------------------------------------------------------------------------------------------------
 
 
-def open_source(path):
+def open_source(path: Path | str) -> "Zip | Folder":
     """A `Zip` or a `Folder` to read from; use it in a `with` statement."""
     if not isinstance(path, (str, os.PathLike)):
         raise DataError(f"source is {path!r}; expected 'doodles', 'tuberlin' or the path of {EXPECTED}")
@@ -87,9 +91,10 @@ def open_source(path):
 class Zip:
     """The images in a zip archive, read in place."""
 
-    def __init__(self, path):
+    def __init__(self, path: Path) -> None:
         self.path, self.name = path, readable(path.name)
-        self.members, self.folders = {}, set()
+        self.members: dict[str, zipfile.ZipInfo] = {}
+        self.folders: set[tuple[str, ...]] = set()
         if not path.is_file():
             raise DataError(f"{path} is neither a file nor a folder; expected {EXPECTED}")
         start = _first_bytes(path, 2)
@@ -100,13 +105,13 @@ class Zip:
                 raise DataError(f"{path} is damaged or cut short ({error}); get the archive again") from error
             raise DataError(f"{path} is not a zip archive; expected {EXPECTED}") from error
 
-    def __enter__(self):
+    def __enter__(self) -> "Zip":
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: Any) -> None:
         self.archive.close()
 
-    def images(self):
+    def images(self) -> dict[str, Any]:
         """{name: what tells that it has changed} of the images, names checked, sizes checked."""
         for info in self.archive.infolist():
             name = info.filename.replace("\\", "/")  # as packers of old on Windows wrote them
@@ -119,7 +124,7 @@ class Zip:
                 self.members[name] = info
         return {name: info.CRC for name, info in self.members.items()}
 
-    def read(self, name):
+    def read(self, name: str) -> bytes:
         """The bytes of one image."""
         info = self.members[name]
         try:
@@ -135,7 +140,7 @@ class Zip:
         except (RuntimeError, NotImplementedError) as error:  # a password, or a rare compression
             raise DataError(f"cannot read {name} in {self.path} ({error}); pack the archive again, plainly") from error
 
-    def stamp(self):
+    def stamp(self) -> list[Any]:
         """What changes when the content does."""
         about = self.path.stat()
         return [about.st_size, about.st_mtime_ns]
@@ -144,17 +149,18 @@ class Zip:
 class Folder:
     """The images in a folder and the folders below it."""
 
-    def __init__(self, path):
+    def __init__(self, path: Path) -> None:
         self.path, self.name = path, readable(path.resolve().name or str(path))
-        self.found, self.folders = {}, set()
+        self.found: dict[str, Any] = {}
+        self.folders: set[tuple[str, ...]] = set()
 
-    def __enter__(self):
+    def __enter__(self) -> "Folder":
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: Any) -> None:
         pass
 
-    def images(self):
+    def images(self) -> dict[str, Any]:
         """{name: what tells that it has changed} of the images, sizes checked."""
         seen = {os.path.realpath(self.path)}
         for folder, inner, files in os.walk(self.path, onerror=_raise, followlinks=True):
@@ -178,11 +184,11 @@ class Folder:
                 self.found[name] = [about.st_size, about.st_mtime_ns]
         return self.found
 
-    def read(self, name):
+    def read(self, name: str) -> bytes:
         """The bytes of one image."""
         return read_file(self.path / name)
 
-    def stamp(self):
+    def stamp(self) -> list[Any]:
         """What changes when the content does."""
         return sorted(self.found.items())
 
@@ -191,7 +197,7 @@ def _raise(error, path=None):
     raise DataError(f"cannot read {path or error.filename} ({error.strerror}); repair or remove it") from error
 
 
-def read_file(path):
+def read_file(path: Path) -> bytes:
     """The bytes of one image; DataError for what cannot be read, and for more than `LARGEST_FILE` bytes."""
     data = _first_bytes(path, LARGEST_FILE + 1)
     _check_bytes(len(data), path.name, path.parent)
@@ -225,7 +231,7 @@ def _check_bytes(count, name, source):
 # ----------------------------------------------------------------------------------------------------------
 
 
-def read_layout(source):
+def read_layout(source: Zip | Folder) -> dict[str, dict[str, list[str]]]:
     """{class: {part: names of its images}}; part is "all", or "train", "val", "test" where the source says so."""
     paths = [tuple(name.split("/")) for name in sorted(source.images(), key=_natural)]
     if not paths:
@@ -242,7 +248,7 @@ def read_layout(source):
             depth += 1
     lower = {top.lower() for top in tops}
     parted = "train" in lower and len(lower) > 1 and lower <= set(PARTS)
-    layout = {}
+    layout: dict[str, dict[str, list[str]]] = {}
     for path in paths:
         part = PARTS[path[depth].lower()] if parted else "all"
         below = path[depth + 1 :] if parted else path[depth:]
@@ -257,7 +263,8 @@ def read_layout(source):
 def _add_empty_classes(layout, folders, above, parted):
     """Class folders without an image join the layout, to be named in an error instead of passed over."""
     for folder in folders:
-        below, part = folder[len(above) :], "all"
+        below = folder[len(above) :]
+        part: str | None = "all"
         if parted and below:
             below, part = below[1:], PARTS.get(below[0].lower())
         if below and part in ("all", "train") and folder[: len(above)] == above and not _is_hidden(folder):
@@ -288,12 +295,12 @@ def _natural(name):
     return [(len(part), part) if part.isdecimal() else (-1, part) for part in parts]
 
 
-def split(parts, seed, name):
+def split(parts: dict[str, list[str]], seed: int, name: str) -> tuple[np.ndarray, ...]:
     """Places of one class's images in (train, validation, test); images are counted through in the order of `parts`."""
     if "all" in parts:
         return dataset.split_class(len(parts["all"]), seed, name)
-    places = np.split(np.arange(sum(map(len, parts.values()))), np.cumsum([len(part) for part in parts.values()])[:-1])
-    places = dict(zip(parts, places))
+    counts = [len(part) for part in parts.values()]
+    places = dict(zip(parts, np.split(np.arange(sum(counts)), np.cumsum(counts)[:-1])))
     if "val" in places:
         return places["train"], places["val"], places["test"]
     train, validation = dataset.hold_out(len(places["train"]), seed, name)
@@ -305,7 +312,7 @@ def split(parts, seed, name):
 # ----------------------------------------------------------------------------------------------------------
 
 
-def read_image(data, name):
+def read_image(data: bytes, name: str) -> Image.Image:
     """A PIL image of mode L or RGB: first frame, alpha laid over white, 16 bit scaled to 8, upright.
 
     Parameters
@@ -350,9 +357,9 @@ def _eight_bit(image):
     return colours.getchannel(0) if red == green == blue else colours
 
 
-def looks_drawn(image):
+def looks_drawn(image: Image.Image) -> bool:
     """Whether an image of mode L or RGB is a drawing: grey, and at least 60 % of it nearly white (230 or more)."""
-    return image.mode == "L" and np.mean(np.asarray(image) >= WHITE) >= WHITE_SHARE
+    return image.mode == "L" and bool(np.mean(np.asarray(image) >= WHITE) >= WHITE_SHARE)
 
 
 def _judge(source, members):
@@ -367,7 +374,7 @@ def _judge(source, members):
     return "photo", 3 if any(image.mode == "RGB" for image in looked_at) else 1
 
 
-def reduce(data, name, preprocessing, where=None):
+def reduce(data: bytes, name: str, preprocessing: dict[str, Any], where: str | None = None) -> np.ndarray:
     """A file's bytes as the image to store, uint8 (stored, stored, channels); `where` is its name in messages."""
     stored, channels, where = preprocessing["stored"], preprocessing["channels"], where or name
     if name.lower().endswith(".svg"):

@@ -1,6 +1,9 @@
 """Pen strokes: how to render them (ink 255 on paper 0), shapes to build them from, an unsteady hand."""
 
+from collections.abc import Sequence
+
 import numpy as np
+from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw
 
 # An unsteady stroke is bent by three waves: their lengths along it, in a frame 2 wide, and their heights.
@@ -8,7 +11,7 @@ WAVES = 2 * np.pi / np.array([2.0, 0.9, 0.35])
 AMPLITUDES = np.array([1.0, 0.6, 0.3])
 
 
-def render(strokes, size, *, width, supersample=4):
+def render(strokes: Sequence[np.ndarray], size: int, *, width: float, supersample: int = 4) -> np.ndarray:
     """Draw polylines with a round pen and average down to the wanted size.
 
     Parameters
@@ -55,34 +58,34 @@ def _draw_stroke(draw, points, pen):
             draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=255)
 
 
-def line(*points):
+def line(*points: ArrayLike) -> np.ndarray:
     """Stroke through the points (x, y), straight from one to the next."""
     return np.array(points, dtype=np.float64)
 
 
-def polygon(*points):
+def polygon(*points: ArrayLike) -> np.ndarray:
     """Closed stroke with the points (x, y) as its corners."""
     return np.array(points + points[:1], dtype=np.float64)
 
 
-def box(left, top, right, bottom):
+def box(left: float, top: float, right: float, bottom: float) -> np.ndarray:
     """Closed stroke around a rectangle."""
     return polygon((left, top), (right, top), (right, bottom), (left, bottom))
 
 
-def arc(x, y, radius_x, radius_y, start, stop):
+def arc(x: float, y: float, radius_x: float, radius_y: float, start: float, stop: float) -> np.ndarray:
     """Part of an ellipse around (x, y); degrees, 0 to the right, growing clockwise because y points down."""
     count = max(4, int(abs(stop - start) / 12) + 1)
     angle = np.radians(np.linspace(start, stop, count))
     return np.stack([x + radius_x * np.cos(angle), y + radius_y * np.sin(angle)], axis=1)
 
 
-def ellipse(x, y, radius_x, radius_y=None):
+def ellipse(x: float, y: float, radius_x: float, radius_y: float | None = None) -> np.ndarray:
     """Closed ellipse around (x, y), a circle when only one radius is given."""
     return arc(x, y, radius_x, radius_x if radius_y is None else radius_y, 0.0, 360.0)
 
 
-def curve(*points, closed=False):
+def curve(*points: ArrayLike, closed: bool = False) -> np.ndarray:
     """Smooth stroke through the points (a Catmull-Rom spline), as a blob when `closed`."""
     knots = np.array(points, dtype=np.float64)
     if closed:
@@ -97,24 +100,24 @@ def curve(*points, closed=False):
     return np.concatenate([pieces.reshape(-1, 2), knots[-2:-1]])
 
 
-def symmetric(*points):
+def symmetric(*points: tuple[float, float]) -> tuple[tuple[float, float], ...]:
     """Points of a left half, from one end to the other, followed by their mirror images about x = 0."""
     return points + tuple((-x, y) for x, y in reversed(points) if x != 0)
 
 
-def both_sides(stroke):
+def both_sides(stroke: np.ndarray) -> list[np.ndarray]:
     """The stroke and its mirror image about x = 0, as a list."""
     return [stroke, stroke * (-1, 1)]
 
 
-def scribble(x, y, radius_x, radius_y, turns=4):
+def scribble(x: float, y: float, radius_x: float, radius_y: float, turns: int = 4) -> np.ndarray:
     """Zigzag that fills an ellipse around (x, y)."""
     height = np.linspace(-1.0, 1.0, 2 * turns)
     reach = np.sqrt(np.maximum(1.0 - height**2, 0.05)) * (-1.0) ** np.arange(2 * turns)
     return np.stack([x + radius_x * reach, y + radius_y * height], axis=1)
 
 
-def resample(stroke, step):
+def resample(stroke: np.ndarray, step: float) -> tuple[np.ndarray, np.ndarray]:
     """Return points about `step` apart along the stroke, and how far along the stroke each of them lies."""
     along = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(stroke, axis=0).T))])
     distance = np.linspace(0.0, along[-1], max(2, round(along[-1] / step) + 1))
@@ -122,7 +125,10 @@ def resample(stroke, step):
     return np.stack(columns, axis=1), distance
 
 
-def ring(rng, x, y, inner, outer, count, shape, start=0.0, stop=2 * np.pi):
+def ring(
+    rng: np.random.Generator, x: float, y: float, inner: float, outer: float, count: int, shape: str,
+    start: float = 0.0, stop: float = 2 * np.pi,
+) -> list[np.ndarray]:  # fmt: skip
     """Rays or petals around a centre, one stroke each; shape: "ray", "spike", "wave" or "petal"."""
     strokes = []
     turn = (stop - start) / count
@@ -144,7 +150,7 @@ def ring(rng, x, y, inner, outer, count, shape, start=0.0, stop=2 * np.pi):
     return strokes
 
 
-def leaf(rng, x, y, angle, length):
+def leaf(rng: np.random.Generator, x: float, y: float, angle: float, length: float) -> list[np.ndarray]:
     """Strokes of a leaf that starts at (x, y), often with its rib."""
     along = length * np.array([np.cos(angle), np.sin(angle)])
     across = np.array([-along[1], along[0]]) * rng.uniform(0.2, 0.35)
@@ -176,7 +182,7 @@ def _retrace(stroke, rng, wobble, slip):
     return points + wave @ (wobble * AMPLITUDES)
 
 
-def by_hand(strokes, rng):
+def by_hand(strokes: Sequence[np.ndarray], rng: np.random.Generator) -> list[np.ndarray]:
     """Let somebody retrace clean strokes in a frame of about -1..1: unsteady, some missing, some drawn twice.
 
     The first two strokes are always drawn, so put the outline there.
@@ -192,7 +198,7 @@ def by_hand(strokes, rng):
     return drawn
 
 
-def pose(strokes, rng):
+def pose(strokes: Sequence[np.ndarray], rng: np.random.Generator) -> list[np.ndarray]:
     """Bend, turn, shear, stretch, perhaps mirror the whole drawing, and put it into the unit square."""
     points = np.concatenate(strokes)
     phase = rng.uniform(0, 2 * np.pi, 2)

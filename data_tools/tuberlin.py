@@ -11,6 +11,7 @@ import os
 import re
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
+from typing import Any
 from xml.parsers import expat
 
 import numpy as np
@@ -44,7 +45,7 @@ NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 STEPS = {"M": 2, "L": 2, "H": 1, "V": 1, "C": 6, "Z": 0}  # path command: numbers it takes
 
 
-def cache_folder():
+def cache_folder() -> Path:
     """Where downloads and reduced drawings are kept: HBN_CACHE, or the system's cache folder."""
     if os.environ.get("HBN_CACHE"):
         return Path(os.path.expanduser(os.environ["HBN_CACHE"]))
@@ -53,7 +54,7 @@ def cache_folder():
     return Path(pooch.os_cache("hbn_ref"))
 
 
-def find():
+def find() -> Path:
     """The path of the user's copy: HBN_DATA, else an archive that `fetch` left in the cache folder.
 
     Raises
@@ -73,7 +74,7 @@ def find():
     raise DataError(f"no TU-Berlin archive in {cache_folder()}; run 'python -m data_tools fetch', or {NO_ARCHIVE}")
 
 
-def fetch(edition="svg", folder=None, progress=True):
+def fetch(edition: str = "svg", folder: Path | str | None = None, progress: bool = True) -> Path:
     """Download an official archive, checked by MD5; a good copy already there is kept.
 
     Parameters
@@ -128,12 +129,12 @@ class _Bar(tqdm):
         return super().update(n)
 
 
-def pen_width(stored):
+def pen_width(stored: int) -> float:
     """Width in pixels of the pen on a square of `stored`: 1.5 from 72 up, less below, 1 at least."""
     return min(PEN, max(1.0, PEN * stored / 72))
 
 
-def draw_image(image, stored):
+def draw_image(image: Image.Image, stored: int) -> np.ndarray:
     """A drawing of any size, dark on white, drawn again with a pen of `pen_width` on a square of `stored`.
 
     The strokes' own width is measured and they are widened by what is missing; wider ones keep their width.
@@ -198,7 +199,8 @@ def _widen(strokes, by):
     reach = max(1, math.ceil(by / 2) + 1)
     padded = np.pad(strokes, reach)
     height, width = strokes.shape
-    wide, before, reached = np.zeros_like(strokes), None, 0.0
+    wide, reached = np.zeros_like(strokes), 0.0
+    before: Any = None
     for added, offsets in pens:
         if before is not None and reached >= by:
             break
@@ -212,7 +214,7 @@ def _widen(strokes, by):
     return np.where(wide & ~before, np.uint8(round(255 * share)), before * np.uint8(255))
 
 
-def draw_svg(data, stored, name):
+def draw_svg(data: bytes, stored: int, name: str) -> np.ndarray:
     """A drawing of the SVG edition, drawn with a pen of `pen_width` on a square of `stored`.
 
     Parameters
@@ -237,7 +239,7 @@ def draw_svg(data, stored, name):
     return render(read_strokes(data, name), stored, width=pen_width(stored), supersample=8)
 
 
-def read_strokes(data, name="the SVG file"):
+def read_strokes(data: bytes, name: str = "the SVG file") -> list[np.ndarray]:
     """The pen strokes of an SVG drawing as polylines: list of float64 (n, 2), x, y in 0..1 of the viewBox, y down.
 
     Curves become `CURVE_POINTS` straight pieces each. Transforms may be nested. DataError as in `draw_svg`.
@@ -310,7 +312,8 @@ def _transform(text):
 
 def _polylines(path):
     """Polylines, float64 (n, 2) each, of an SVG path of moves, lines and cubics, absolute or relative."""
-    lines, points = [], []
+    lines: list[list[tuple[float, float]]] = []
+    points: list[tuple[float, float]] = []
     commands = re.findall(r"([A-DF-Za-df-z])([^A-DF-Za-df-z]*)", path)  # e belongs to numbers
     for command, arguments in commands:
         v = [float(number) for number in NUMBER.findall(arguments)]

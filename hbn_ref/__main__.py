@@ -5,6 +5,7 @@ import json
 import shlex
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from . import cost, deploy, engine, files, hybrid, models, presets, study, train
@@ -331,7 +332,7 @@ def _add_report(commands):
     p.set_defaults(run=_report, threads=None)
 
 
-def parser():
+def parser() -> argparse.ArgumentParser:
     """Return the argument parser of all commands."""
     top = _Parser(prog="python -m hbn_ref", description="Hybrid Binary Networks in NumPy and Numba.")
     commands = top.add_subparsers(dest="name", required=True, metavar="COMMAND")
@@ -342,7 +343,7 @@ def parser():
     return top
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code: 0, 2 for bad input, 130 for Ctrl-C."""
     args = parser().parse_args(argv)
     args.argv = sys.argv[1:] if argv is None else list(argv)

@@ -30,7 +30,7 @@ def _floats(name, x):
     return x
 
 
-def sign(x):
+def sign(x: np.ndarray) -> np.ndarray:
     """Sign with two values: +1 where x >= 0 (0 and -0.0 included), -1 elsewhere.
 
     Raises
@@ -48,7 +48,7 @@ def _sign(name, x):
     return np.where(x >= 0, x.dtype.type(1), x.dtype.type(-1))
 
 
-def alpha(w):
+def alpha(w: np.ndarray) -> np.ndarray:
     """Scale of each filter, ``alpha = mean |w|``.
 
     It minimises ``J(alpha) = ||w - alpha sign(w)||^2 = ||w||^2 - 2 alpha sum |w| + n alpha^2``: setting
@@ -69,7 +69,7 @@ def alpha(w):
     return flat.mean(axis=0, dtype=np.float64).astype(w.dtype)
 
 
-def binary_weight(w):
+def binary_weight(w: np.ndarray) -> np.ndarray:
     """Return ``W~ = alpha(w) sign(w)``, what a binary layer computes with in the place of w."""
     return alpha(w) * _sign("w", w)
 
@@ -83,7 +83,7 @@ def _alike(dout, x):
     return dout, x
 
 
-def ste_backward(dout, x):
+def ste_backward(dout: np.ndarray, x: np.ndarray) -> np.ndarray:
     """Straight-through estimator: ``dx = dout 1[|x| < 1]``, the derivative of clip(x, -1, 1).
 
     Bengio et al. 2013; with the window, Hubara et al. 2016. x and dout have one shape and type.
@@ -92,7 +92,7 @@ def ste_backward(dout, x):
     return dout * (np.abs(x) < 1)
 
 
-def approx_sign_backward(dout, x):
+def approx_sign_backward(dout: np.ndarray, x: np.ndarray) -> np.ndarray:
     """ApproxSign: ``dx = dout (2 - 2 |x|) 1[|x| < 1]``.
 
     The derivative of a parabola on either side of 0, ``2x + x^2`` for -1 <= x < 0 and ``2x - x^2`` for
@@ -103,7 +103,7 @@ def approx_sign_backward(dout, x):
         return dout * np.maximum(2 - 2 * np.abs(x), 0)
 
 
-def swish_sign_backward(dout, x, beta=5.0):
+def swish_sign_backward(dout: np.ndarray, x: np.ndarray, beta: float = 5.0) -> np.ndarray:
     """SignSwish: ``dx = dout beta (2 - z tanh(z / 2)) / (1 + cosh z)`` with ``z = beta x``.
 
     The derivative of ``2 s(z) (1 + z (1 - s(z))) - 1``, s the logistic function (BNN+, Darabi et al. 2018).
@@ -118,7 +118,7 @@ def swish_sign_backward(dout, x, beta=5.0):
 ESTIMATORS = {"ste": ste_backward, "approx_sign": approx_sign_backward, "swish_sign": swish_sign_backward}
 
 
-def weight_gradient(g, w, rule="paper"):
+def weight_gradient(g: np.ndarray, w: np.ndarray, rule: str = "paper") -> np.ndarray:
     """Turn ``g = dL/dW~`` into ``dL/dW``, where ``W~ = alpha(W) sign(W)``.
 
     ``rule="exact"`` differentiates W~, with the straight-through estimator for the sign. W_i acts in two ways:

@@ -16,7 +16,7 @@ from .checks import plain_array, whole_number
 __all__ = ["pack", "tile", "unpack", "words_for", "xnor_matmul"]
 
 
-def words_for(channels):
+def words_for(channels: int) -> int:
     """Return how many 64-bit words hold ``channels`` bits."""
     channels = whole_number("channels", channels)
     return -(-channels // 64)
@@ -36,7 +36,7 @@ def _signed(x):
     return np.ascontiguousarray(x)
 
 
-def pack(x):
+def pack(x: np.ndarray) -> np.ndarray:
     """Pack the signs of x along its last axis.
 
     Parameters
@@ -79,7 +79,7 @@ def _check_words(name, words, channels):
     return np.ascontiguousarray(words)
 
 
-def unpack(words, channels):
+def unpack(words: np.ndarray, channels: int) -> np.ndarray:
     """Turn packed words back into signs, the inverse of `pack`.
 
     Parameters
@@ -106,7 +106,7 @@ def unpack(words, channels):
     return x.reshape(*words.shape[:-1], channels)
 
 
-def tile(columns):
+def tile(columns: np.ndarray) -> np.ndarray:
     """Lay out a (K, C_out) table as (tiles, K, width), missing columns 0: the order the gather kernels read in."""
     size, filters = columns.shape
     width = kernels.tile_width(filters)
@@ -116,7 +116,7 @@ def tile(columns):
     return np.ascontiguousarray(columns.reshape(size, tiles, width).transpose(1, 0, 2))
 
 
-def xnor_matmul(a, b, n):
+def xnor_matmul(a: np.ndarray, b: np.ndarray, n: int) -> np.ndarray:
     """Multiply the packed rows of a by the packed rows of b: out[i, j] = sum over n signs of a[i] * b[j].
 
     Parameters

@@ -1,11 +1,15 @@
 """Checks of arguments, shared by all chapters: name the argument, what came and what was expected."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
 FLOATS = (np.float32, np.float64)
+IntOrPair = int | tuple[int, int]  # one number for both directions, or (vertical, horizontal)
 
 
-def plain_array(name, x):
+def plain_array(name: str, x: Any) -> np.ndarray:
     """Return x as a plain array: no subclass of NumPy's, this machine's byte order, elements at aligned addresses.
 
     Raises
@@ -24,7 +28,7 @@ def plain_array(name, x):
     return x if x.dtype.isnative and x.flags.aligned else x.astype(x.dtype.newbyteorder("="))
 
 
-def float_array(name, x, ndim, like=None):
+def float_array(name: str, x: Any, ndim: int, like: np.ndarray | None = None) -> np.ndarray:
     """Return x as a C-contiguous float32 or float64 array of ``ndim`` axes, none of them empty.
 
     Raises
@@ -48,7 +52,7 @@ def float_array(name, x, ndim, like=None):
     return np.ascontiguousarray(x)
 
 
-def pair(name, value, least):
+def pair(name: str, value: Any, least: int) -> tuple[int, int]:
     """Return (vertical, horizontal) from one whole number or two, each at least ``least``."""
     if type(value) is int and value >= least:  # nearly always this or the next
         return value, value
@@ -62,27 +66,27 @@ def pair(name, value, least):
     return int(both[0]), int(both[1])
 
 
-def whole_number(name, value, least=1):
+def whole_number(name: str, value: Any, least: int = 1) -> int:
     """Return value as an int of at least ``least``."""
     if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < least:
         raise ValueError(f"{name}: expected a whole number of at least {least}, got {value!r}")
     return int(value)
 
 
-def real_number(name, value, least=0.0):
+def real_number(name: str, value: Any, least: float = 0.0) -> float:
     """Return value as a finite float of at least ``least``."""
     if not isinstance(value, (int, float, np.integer, np.floating)) or not np.isfinite(value) or value < least:
         raise ValueError(f"{name}: expected a finite number of at least {least:g}, got {value!r}")
     return float(value)
 
 
-def same_shape(name, x, shape):
+def same_shape(name: str, x: Any, shape: Sequence[int]) -> None:
     """Raise a ValueError unless x has ``shape``: a kernel would read foreign memory."""
     if np.shape(x) != tuple(shape):
         raise ValueError(f"{name}: expected shape {tuple(shape)}, got {np.shape(x)}")
 
 
-def one_of(name, value, choices):
+def one_of(name: str, value: Any, choices: Sequence[Any]) -> Any:
     """Return value if it is among ``choices``, else raise a ValueError that lists them."""
     if not isinstance(value, (str, int, float, np.integer)) or value not in choices:
         raise ValueError(f"{name}: expected one of {', '.join(map(repr, choices))}, got {value!r}")

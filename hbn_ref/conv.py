@@ -23,13 +23,16 @@ No pass copies patches: a table says where each patch starts and how far its ele
 (`kernels.float_gather`, `kernels.xnor_gather`). The input scale K of XNOR-Net is left out, as the paper's authors do.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from . import binarize, bits, engine, kernels
-from .checks import FLOATS, float_array, one_of, pair, plain_array, same_shape
+from .checks import FLOATS, IntOrPair, float_array, one_of, pair, plain_array, same_shape
 
 __all__ = [
     "PackedWeights",
@@ -51,7 +54,9 @@ ONE_CHANNEL = "w: C_in = 1 in a binary layer, where mean-centring erases every w
 # ---------------------------------------------------------------------------------------------- geometry
 
 
-def output_size(size, kernel, stride, padding):
+def output_size(
+    size: Sequence[int], kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int]
+) -> tuple[int, ...]:
     """Return the (height, width) of a convolution's output; arguments are pairs.
 
     Raises
@@ -161,7 +166,9 @@ def _input_gradient(dout, w, size, stride, padding):
 # ------------------------------------------------------------------------------------------------ checks
 
 
-def _check(x, w, stride, padding, binary=False):
+def _check(
+    x: Any, w: Any, stride: IntOrPair, padding: IntOrPair, binary: bool = False
+) -> tuple[np.ndarray, np.ndarray, tuple[int, int], tuple[int, int]]:
     x = float_array("x", x, 4)
     w = float_array("w", w, 4, like=x)
     _check_fit(x, w.shape, binary)
@@ -204,7 +211,9 @@ def _check_dout(dout, x_shape, w_shape, stride, padding, dtype):
 # ------------------------------------------------------------------------------ real and binary weights
 
 
-def conv2d_forward(x, w, *, stride=1, padding=0, need_cache=True):
+def conv2d_forward(
+    x: np.ndarray, w: np.ndarray, *, stride: IntOrPair = 1, padding: IntOrPair = 0, need_cache: bool = True
+) -> tuple[np.ndarray, Any]:
     """Real convolution.
 
     Parameters
@@ -225,7 +234,7 @@ def conv2d_forward(x, w, *, stride=1, padding=0, need_cache=True):
     return _correlate(xp, w, stride), (xp, w, stride, padding) if need_cache else None
 
 
-def conv2d_backward(dout, cache, need_dx=True):
+def conv2d_backward(dout: np.ndarray, cache: Any, need_dx: bool = True) -> tuple[np.ndarray | None, np.ndarray]:
     """Gradients of `conv2d_forward`.
 
     Parameters
@@ -247,7 +256,10 @@ def conv2d_backward(dout, cache, need_dx=True):
     return _input_gradient(dout, w, size, stride, padding) if need_dx else None, dw
 
 
-def binary_weight_conv2d_forward(x, w, *, stride=1, padding=0, need_cache=True):
+def binary_weight_conv2d_forward(
+    x: np.ndarray, w: "np.ndarray | PackedWeights", *, stride: IntOrPair = 1, padding: IntOrPair = 0,
+    need_cache: bool = True,
+) -> tuple[np.ndarray, Any]:  # fmt: skip
     """Convolution of real inputs with ``W~ = alpha sign(w)``; w may be `PackedWeights`. See `conv2d_forward`."""
     if isinstance(w, PackedWeights):
         x = float_array("x", x, 4)
@@ -261,7 +273,10 @@ def binary_weight_conv2d_forward(x, w, *, stride=1, padding=0, need_cache=True):
     return conv2d_forward(x, binary, stride=stride, padding=padding, need_cache=need_cache)
 
 
-def unpacking_conv2d(x, words, alpha, kernel, *, stride, padding):
+def unpacking_conv2d(
+    x: np.ndarray, words: np.ndarray, alpha: np.ndarray, kernel: tuple[int, ...], *,
+    stride: tuple[int, ...], padding: tuple[int, ...],
+) -> np.ndarray:  # fmt: skip
     """`binary_weight_conv2d_forward` from weights that are bits in memory, made real a few at a time.
 
     Parameters
@@ -290,7 +305,9 @@ def unpacking_conv2d(x, words, alpha, kernel, *, stride, padding):
     return np.ascontiguousarray(out[:rows, :filters]).reshape(len(x), *size, filters)
 
 
-def binary_weight_conv2d_backward(dout, cache, need_dx=True):
+def binary_weight_conv2d_backward(
+    dout: np.ndarray, cache: Any, need_dx: bool = True
+) -> tuple[np.ndarray | None, np.ndarray]:
     """Gradients (dx, dL/dW~) of `binary_weight_conv2d_forward`; `binarize.weight_gradient` turns dL/dW~ into dL/dW."""
     return conv2d_backward(dout, cache, need_dx)
 
@@ -337,21 +354,23 @@ class PackedWeights:
     words: np.ndarray
     alpha: np.ndarray
     tap_sums: np.ndarray
-    shape: tuple
+    shape: tuple[int, ...]
     pad_value: int = 0
     _totals: dict = field(default_factory=dict, repr=False, compare=False)  # what `totals` has worked out so far
 
-    def signs(self):
+    def signs(self) -> np.ndarray:
         """Return sign(w) as float32 (kh, kw, C_in, C_out)."""
         kh, kw, channels, filters = self.shape
         rows = self.words.transpose(1, 0, 2).reshape(kh, kw, bits.words_for(channels), -1)[..., :filters]
         return bits.unpack(rows.swapaxes(2, 3), channels).swapaxes(2, 3)
 
-    def binary(self, dtype=np.float32):
+    def binary(self, dtype: DTypeLike = np.float32) -> np.ndarray:
         """Return ``W~ = alpha sign(w)``, (kh, kw, C_in, C_out)."""
         return np.ascontiguousarray((self.alpha * self.signs()).astype(dtype, copy=False))
 
-    def totals(self, size, stride, padding, dtype):
+    def totals(
+        self, size: tuple[int, ...], stride: tuple[int, ...], padding: tuple[int, ...], dtype: DTypeLike
+    ) -> np.ndarray:
         """Return what to take 2 popcount from, (kinds of output pixels, C_out in whole tiles), for maps of ``size``.
 
         A padded tap is stored as zero bits and so counts as -1 against each weight: in place of 0 it adds
@@ -371,7 +390,7 @@ class PackedWeights:
         return self._totals[key]
 
 
-def pack_weights(w, pad_value=0, alpha=None):
+def pack_weights(w: np.ndarray, pad_value: int = 0, alpha: np.ndarray | None = None) -> PackedWeights:
     """Pack the weights of a binary convolution.
 
     Parameters
@@ -404,8 +423,9 @@ def pack_weights(w, pad_value=0, alpha=None):
 
 
 def xnor_conv2d_forward(
-    x, w, *, stride=1, padding=0, pad_value=0, scale=True, estimator="ste", need_cache=True
-):  # fmt: skip
+    x: np.ndarray, w: np.ndarray | PackedWeights, *, stride: IntOrPair = 1, padding: IntOrPair = 0, pad_value: int = 0,
+    scale: bool = True, estimator: str = "ste", need_cache: bool = True,
+) -> tuple[np.ndarray, Any]:  # fmt: skip
     """Fully binary convolution: pack the signs of x, XOR with the packed weights, count bits.
 
         out = alpha * (n - 2 popcount(bits(x) XOR bits(w))), n the taps inside the map times C_in (pad value 0).
@@ -448,7 +468,10 @@ def xnor_conv2d_forward(
     return out, (words, kept, packed, stride, padding, scale, estimator, x.dtype)
 
 
-def count(words, packed, dtype=np.int32, *, stride, padding, scale=False):
+def count(
+    words: np.ndarray, packed: PackedWeights, dtype: DTypeLike = np.int32, *, stride: IntOrPair, padding: IntOrPair,
+    scale: bool = False,
+) -> np.ndarray:  # fmt: skip
     """The packed product of words with packed weights.
 
     Parameters
@@ -494,7 +517,7 @@ def _inside(x):
     return words
 
 
-def xnor_conv2d_backward(dout, cache, need_dx=True):
+def xnor_conv2d_backward(dout: np.ndarray, cache: Any, need_dx: bool = True) -> tuple[np.ndarray | None, np.ndarray]:
     """Gradients of `xnor_conv2d_forward`.
 
     dw is the sum at the top of the page with sign(x) for x: the derivative with respect to ``W~``; dx is the sum

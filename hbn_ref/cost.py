@@ -11,6 +11,9 @@ those of a layer's input as its convolution reads it: 32 bits a value, or one.
 """
 
 import time
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -35,7 +38,7 @@ PUBLISHED = {
 }  # fmt: skip
 
 
-def equivalent_ops(macs_real, macs_binary, factor=FACTOR):
+def equivalent_ops(macs_real: float, macs_binary: float, factor: float = FACTOR) -> float:
     """Return real MACs + binary MACs / factor."""
     return macs_real + macs_binary / factor
 
@@ -74,7 +77,7 @@ def _visit(layer, shape):
         yield layer, shape, layer.output_shape(shape)
 
 
-def visit(model):
+def visit(model: layers.Sequential) -> list[tuple[layers.Conv, tuple[int, ...], tuple[int, ...]]]:
     """Return [(convolution, input shape, output shape)] of a built model in the order of their numbers."""
     spec = models.spec_of(model)
     size = spec["input_size"]
@@ -83,7 +86,7 @@ def visit(model):
     return sorted(found, key=lambda seen: numbers[seen[0].name])
 
 
-def table(model, factor=FACTOR):
+def table(model: layers.Sequential, factor: float = FACTOR) -> dict[str, Any]:
     """Return the cost of each convolution and in total, as plain numbers.
 
     Returns
@@ -108,7 +111,7 @@ def table(model, factor=FACTOR):
 # ------------------------------------------------------------------------------------------------ measuring
 
 
-def median_seconds(function, repeats, warmup=3):
+def median_seconds(function: Callable[[], Any], repeats: int, warmup: int = 3) -> float:
     """Return the median time of ``repeats`` calls, after ``warmup`` calls that are not counted: the first compiles."""
     for _ in range(warmup):
         function()
@@ -120,7 +123,7 @@ def median_seconds(function, repeats, warmup=3):
     return float(np.median(times))
 
 
-def measured_factor(channels=128, size=28, repeats=15):
+def measured_factor(channels: int = 128, size: int = 28, repeats: int = 15) -> float:
     """Measure how many binary MACs of a 3x3 convolution this machine does in the time of one real one.
 
     One thread, weights packed beforehand, packing of the inputs included: what a layer of ``channels`` channels gains.
@@ -135,7 +138,7 @@ def measured_factor(channels=128, size=28, repeats=15):
     return real / binary
 
 
-def measured_layers(model, factor=FACTOR, repeats=9):
+def measured_layers(model: layers.Sequential, factor: float = FACTOR, repeats: int = 9) -> list[dict[str, Any]]:
     """Time each convolution's forward pass on one image and one thread, weights packed beforehand.
 
     Returns
@@ -150,7 +153,7 @@ def measured_layers(model, factor=FACTOR, repeats=9):
             x = rng.standard_normal((1, *shape)).astype(np.float32)
             rows.append(
                 {key: row[key] for key in ("number", "layer", "inputs", "weights")}
-                | {"ms": 1000 * median_seconds(lambda layer=layer, x=x: layer.forward(x), repeats)}
+                | {"ms": 1000 * median_seconds(partial(layer.forward, x), repeats)}
                 | {"predicted_share": row["equivalent_ops"]}
             )
     for key, share in (("ms", "share"), ("predicted_share", "predicted_share")):
@@ -163,7 +166,7 @@ def measured_layers(model, factor=FACTOR, repeats=9):
 # ------------------------------------------------------------------------------------------------- printing
 
 
-def format_table(rows, columns):
+def format_table(rows: Sequence[dict[str, Any]], columns: Collection[str]) -> str:
     """Return rows (dicts) as lines of aligned text; numbers to the right."""
     cells = [[str(column) for column in columns]]
     cells += [[row[c] if isinstance(row[c], str) else _number(row[c]) for c in columns] for row in rows]
@@ -182,7 +185,7 @@ def _number(value):
     return f"{value:,}" if isinstance(value, int) else f"{value:,.1f}"
 
 
-def timing_text(rows):
+def timing_text(rows: Sequence[dict[str, Any]]) -> str:
     """Return `measured_layers` as text."""
     shown = [
         {**row, "ms": f"{row['ms']:.3f}"} | {k: f"{100 * row[k]:.1f} %" for k in ("share", "predicted_share")}
@@ -191,7 +194,10 @@ def timing_text(rows):
     return format_table(shown, ("number", "layer", "inputs", "weights", "ms", "share", "predicted_share"))
 
 
-def compare(network, *, num_classes, in_channels, input_size, factor=FACTOR, last_layer="real", width=1):
+def compare(
+    network: str, *, num_classes: int, in_channels: int, input_size: int, factor: float = FACTOR,
+    last_layer: str = "real", width: float = 1,
+) -> list[dict[str, Any]]:  # fmt: skip
     """Return the paper's table for a network: a row a variant, the published equivalent operations beside ours.
 
     Returns
@@ -221,7 +227,7 @@ def compare(network, *, num_classes, in_channels, input_size, factor=FACTOR, las
     return rows
 
 
-def compare_text(rows, factor=FACTOR):
+def compare_text(rows: Sequence[dict[str, Any]], factor: float = FACTOR) -> str:
     """Return `compare` as text."""
     shown = [
         {
@@ -257,7 +263,7 @@ def _titled(costs):
     return shown
 
 
-def summary(model, factor=FACTOR):
+def summary(model: layers.Sequential, factor: float = FACTOR) -> str:
     """Return the cost table as text."""
     costs = table(model, factor)
     total, spec = costs["total"], model.spec

@@ -23,7 +23,9 @@ bits. A file (`save`) holds one bit a binary weight and 32 a real weight, scale,
 import copy
 import hashlib
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -31,12 +33,15 @@ from . import binarize, bits, conv, engine, files, kernels, layers, models, trai
 from .checks import float_array
 
 FORMAT = "hbn_ref packed 1"
+Watch = Callable[[str, np.ndarray, int], Any] | None  # sees (name, words, channels), see `PackedNetwork`
 
 
 # ------------------------------------------------------------------------------------------ the threshold
 
 
-def threshold(alpha, scale, shift, n, relu=True):
+def threshold(
+    alpha: np.ndarray, scale: np.ndarray, shift: np.ndarray, n: int, relu: bool = True
+) -> tuple[np.ndarray, np.ndarray]:
     """Fold alpha, ReLU, BatchNorm and sign into one comparison a channel; see the top of the page.
 
     Parameters
@@ -77,11 +82,11 @@ class Convolve:
 
     name: str
     w: np.ndarray  # float32 (kh, kw, C_in, C_out)
-    bias: np.ndarray
-    stride: tuple
-    padding: tuple
+    bias: np.ndarray | None
+    stride: tuple[int, int]
+    padding: tuple[int, int]
 
-    def __call__(self, x, watch):
+    def __call__(self, x: np.ndarray, watch: Watch) -> np.ndarray:
         out, _ = conv.conv2d_forward(x, self.w, stride=self.stride, padding=self.padding, need_cache=False)
         return out if self.bias is None else out + self.bias
 
@@ -93,11 +98,11 @@ class BinaryWeightConvolve:
     name: str
     words: np.ndarray  # uint64 (kh * kw * C_in, ceil(C_out / 64))
     alpha: np.ndarray
-    shape: tuple  # (kh, kw, C_in, C_out)
-    stride: tuple
-    padding: tuple
+    shape: tuple[int, ...]  # (kh, kw, C_in, C_out)
+    stride: tuple[int, int]
+    padding: tuple[int, int]
 
-    def __call__(self, x, watch):
+    def __call__(self, x: np.ndarray, watch: Watch) -> np.ndarray:
         options = {"stride": self.stride, "padding": self.padding}
         return conv.unpacking_conv2d(x, self.words, self.alpha, self.shape[:2], **options)
 
@@ -108,11 +113,11 @@ class Count:
 
     name: str
     w: conv.PackedWeights
-    stride: tuple
-    padding: tuple
+    stride: tuple[int, int]
+    padding: tuple[int, int]
     real: bool
 
-    def __call__(self, words, watch):
+    def __call__(self, words: np.ndarray, watch: Watch) -> np.ndarray:
         if watch is not None:
             watch(self.name, words, self.w.shape[2])
         dtype = np.float32 if self.real else np.int32
@@ -126,7 +131,7 @@ class Scale:
     scale: np.ndarray
     shift: np.ndarray
 
-    def __call__(self, x, watch):
+    def __call__(self, x: np.ndarray, watch: Watch) -> np.ndarray:
         return layers.scale_shift(x, self.scale, self.shift)
 
 
@@ -137,7 +142,7 @@ class Signs:
     scale: np.ndarray
     shift: np.ndarray
 
-    def __call__(self, x, watch):
+    def __call__(self, x: np.ndarray, watch: Watch) -> np.ndarray:
         return bits.pack(layers.scale_shift(x, self.scale, self.shift))
 
 
@@ -148,7 +153,7 @@ class Threshold:
     t: np.ndarray  # int32 (C,), with the largest int32 up to whole words
     flip: np.ndarray  # uint64 (words,)
 
-    def __call__(self, counts, watch):
+    def __call__(self, counts: np.ndarray, watch: Watch) -> np.ndarray:
         rows = counts.reshape(-1, counts.shape[3])
         words = np.empty((len(rows), len(self.flip)), np.uint64)
         engine.run(kernels.pack_at_least, len(rows), rows, self.t, self.flip, words, work=rows.size)
@@ -159,12 +164,12 @@ class Threshold:
 class MaxPool:
     """The largest of each window, of real values or whole numbers."""
 
-    window: tuple
-    stride: tuple
-    padding: tuple
+    window: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int]
     ceil: bool
 
-    def __call__(self, x, watch):
+    def __call__(self, x: np.ndarray, watch: Watch) -> np.ndarray:
         size = layers.pool_size(x.shape[1:3], self.window, self.stride, self.padding, self.ceil)
         shape = len(x), *size, x.shape[3]
         out, tap = np.empty(shape, x.dtype), np.empty(shape, np.uint8)
@@ -179,7 +184,7 @@ class Apply:
 
     layer: layers.Layer
 
-    def __call__(self, x, watch):
+    def __call__(self, x: np.ndarray, watch: Watch) -> np.ndarray:
         return self.layer.forward(x)
 
 
@@ -190,7 +195,7 @@ class Residual:
     body: tuple
     shortcut: tuple
 
-    def __call__(self, x, watch):
+    def __call__(self, x: np.ndarray, watch: Watch) -> np.ndarray:
         return _run(self.body, x, watch) + _run(self.shortcut, x, watch)
 
 
@@ -200,7 +205,7 @@ class Concat:
 
     branches: tuple
 
-    def __call__(self, x, watch):
+    def __call__(self, x: np.ndarray, watch: Watch) -> np.ndarray:
         return np.concatenate([_run(branch, x, watch) for branch in self.branches], axis=3)
 
 
@@ -235,7 +240,8 @@ class _FromModel:
     def threshold(self, layer, norm, relu):
         w = layer.params["w"]
         alpha = binarize.alpha(w) if layer.scale else np.ones(w.shape[3], np.float32)
-        return threshold(alpha, *self.fold(norm), w[..., 0].size, relu)
+        scale, shift = self.fold(norm)
+        return threshold(alpha, scale, shift, w[..., 0].size, relu)
 
 
 def _is(items, i, kind):
@@ -266,7 +272,8 @@ def _pool(layer):
 def _steps(items, source):
     """The steps of a list of layers; every number is asked of ``source`` in one fixed order."""
     items = [layer for layer in items if not isinstance(layer, layers.Dropout)]
-    made, i = [], 0
+    made: list[Any] = []
+    i = 0
     while i < len(items):
         layer, i = items[i], i + 1
         if isinstance(layer, layers.XnorConv):
@@ -282,8 +289,8 @@ def _steps(items, source):
             kind = Signs if _is(items, i, layers.XnorConv) else Scale
             made.append(kind(*source.fold(layer)))
         elif isinstance(layer, layers.BinaryWeightConv):
-            shape = layer.params["w"].shape
-            made.append(BinaryWeightConvolve(layer.name, *source.columns(layer), shape, layer.stride, layer.padding))
+            shape, (words, alpha) = layer.params["w"].shape, source.columns(layer)
+            made.append(BinaryWeightConvolve(layer.name, words, alpha, shape, layer.stride, layer.padding))
         elif isinstance(layer, layers.Conv):
             w = source.real(layer.params["w"])
             bias = source.real(layer.params["b"]) if "b" in layer.params else None
@@ -320,12 +327,12 @@ class PackedNetwork:
     steps : tuple
     """
 
-    spec: dict
-    classes: list
-    preprocessing: dict
+    spec: dict[str, Any]
+    classes: list[str]
+    preprocessing: dict[str, Any]
     steps: tuple
 
-    def __call__(self, x, watch=None):
+    def __call__(self, x: np.ndarray, watch: Watch = None) -> np.ndarray:
         """Return logits (N, num_classes) for x (N, H, W, C) float32.
 
         ``watch``, a function (name, words, channels), sees the words that enter each fully binary layer.
@@ -338,14 +345,16 @@ class PackedNetwork:
             )
         return _run(self.steps, x, watch)
 
-    def trace(self, x):
+    def trace(self, x: np.ndarray) -> tuple[np.ndarray, list[tuple[str, np.ndarray]]]:
         """Return (logits, [(layer, bits)]): bits uint8 (N, H, W, C), 1 for +1, of what enters each binary layer."""
         seen = []
         logits = self(x, lambda name, words, channels: seen.append((name, bits.unpack(words, channels) > 0)))
         return logits, [(name, found.astype(np.uint8)) for name, found in seen]
 
 
-def compile(model, *, classes=(), preprocessing=None):
+def compile(
+    model: layers.Sequential, *, classes: Sequence[str] = (), preprocessing: dict[str, Any] | None = None
+) -> PackedNetwork:
     """Turn a trained network, made by `models.build`, into a packed one.
 
     Parameters
@@ -371,12 +380,12 @@ def compile(model, *, classes=(), preprocessing=None):
     return PackedNetwork(spec, list(classes), dict(preprocessing or {}), _steps(model.layers, _FromModel()))
 
 
-def best(packed, x, count=5):
+def best(packed: PackedNetwork, x: np.ndarray, count: int = 5) -> list[list[tuple[str, float]]]:
     """Return, for each image of x, the ``count`` most probable classes: a list of (class, probability)."""
     return ranked(packed(x), packed.classes, count)
 
 
-def ranked(logits, classes, count):
+def ranked(logits: np.ndarray, classes: Sequence[str], count: int) -> list[list[tuple[str, float]]]:
     """The same for logits (N, classes); without names a class is its number."""
     shares = train.softmax(logits)
     order = np.argsort(-shares, axis=1, kind="stable")[:, :count]
@@ -482,13 +491,13 @@ def _checksum(header, floats, packed_bits):
     return hashlib.sha256(text + floats.tobytes() + packed_bits.tobytes()).hexdigest()
 
 
-def file_bytes(packed):
+def file_bytes(packed: PackedNetwork) -> int:
     """Bytes of all numbers in the file of a packed network: 1 bit a binary weight and flip, 4 bytes for all else."""
     blobs = _collect(packed.steps, _Blobs())
     return 4 * sum(a.size for a in blobs.floats) + -(-sum(a.size for a in blobs.bits) // 8)
 
 
-def save(packed, path):
+def save(packed: PackedNetwork, path: files.PathLike) -> None:
     """Write a packed network to ``path`` (.npz): one blob of bits, one of floats, one header in JSON."""
     blobs = _collect(packed.steps, _Blobs())
     floats = np.concatenate([np.zeros(0, np.float32), *(array.astype(np.float32) for array in blobs.floats)])
@@ -501,7 +510,7 @@ def save(packed, path):
     files.write_arrays(path, header, {"floats": floats, "bits": packed_bits})
 
 
-def load(path):
+def load(path: files.PathLike) -> PackedNetwork:
     """Read what `save` wrote.
 
     Raises

@@ -24,8 +24,10 @@ import sys
 import threading
 import time
 import webbrowser
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -52,13 +54,14 @@ HEADERS = {
     ),
 }
 PAGE = Path(__file__).with_name("draw.html")
+Prepare = Callable[[list[np.ndarray], float], np.ndarray]  # (strokes, width) -> the network's input
 log = logging.getLogger(__name__)
 
 
 class Refused(Exception):
     """A request that is not answered: the status, and one line that says what was expected."""
 
-    def __init__(self, status, message):
+    def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
         self.status = status
 
@@ -104,7 +107,7 @@ def _stroke(index, points):
     return stroke
 
 
-def parse_drawing(body):
+def parse_drawing(body: bytes) -> tuple[list[np.ndarray], float]:
     """Return (strokes, width) of a request's body: a list of float64 (n, 2), and the pen's width.
 
     Raises
@@ -132,10 +135,10 @@ def parse_drawing(body):
 
 def _text(array):
     """Bytes as base64, for JSON."""
-    return base64.b64encode(np.ascontiguousarray(array)).decode("ascii")
+    return base64.b64encode(np.ascontiguousarray(array).data).decode("ascii")
 
 
-def feature_maps(name, bits):
+def feature_maps(name: str, bits: np.ndarray) -> dict[str, Any]:
     """One layer's bits, uint8 (1, H, W, C), for the page: each map's H * W bits, row by row, 8 in a byte."""
     _, height, width, channels = bits.shape
     shown = bits.reshape(height * width, channels)[:, :MAX_MAPS]
@@ -156,7 +159,7 @@ def _picture(x):
     }  # fmt: skip
 
 
-def predict(packed, prepare, strokes, width):
+def predict(packed: Any, prepare: Prepare, strokes: list[np.ndarray], width: float) -> dict[str, Any]:
     """Return the answer to a drawing, ready for JSON; Refused where the network would see bare paper."""
     x = prepare(strokes, width)
     if x.min() == x.max():
@@ -197,6 +200,7 @@ class _Arriving(io.RawIOBase):
 class _Handler(BaseHTTPRequestHandler):
     """One connection, one request (HTTP/1.0): nothing left over can be taken for the next one."""
 
+    server: "_Server"
     server_version, sys_version = "hbn_ref", ""
     disable_nagle_algorithm = True
     unread = True  # the client may still be sending
@@ -382,7 +386,9 @@ def _is_loopback(host):
     return host == "localhost" or address is not None and address.is_loopback
 
 
-def make_server(packed, prepare, host="127.0.0.1", port=0, *, allow_remote=False):
+def make_server(
+    packed: Any, prepare: Prepare, host: str = "127.0.0.1", port: int = 0, *, allow_remote: bool = False
+) -> _Server:
     """Return the server of the draw page, bound and not yet serving; `server_address` tells the port.
 
     Parameters
@@ -412,7 +418,10 @@ def make_server(packed, prepare, host="127.0.0.1", port=0, *, allow_remote=False
         raise OSError(f"port {port} of {host}: cannot be used ({error.strerror}); choose another") from None
 
 
-def serve(packed, prepare, host="127.0.0.1", port=8000, open_browser=True, *, allow_remote=False):
+def serve(
+    packed: Any, prepare: Prepare, host: str = "127.0.0.1", port: int = 8000, open_browser: bool = True, *,
+    allow_remote: bool = False,
+) -> None:  # fmt: skip
     """Serve the draw page until Ctrl-C. Arguments and errors as for `make_server`."""
     with make_server(packed, prepare, host, port, allow_remote=allow_remote) as server:
         server.predict([np.array([[0.3, 0.3], [0.7, 0.7]])], 1.0)  # compiles what the first stroke would wait for

@@ -8,9 +8,11 @@ import itertools
 import os
 import threading
 import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from queue import SimpleQueue
+from typing import Any
 
 import numpy as np
 
@@ -39,12 +41,12 @@ if hasattr(os, "register_at_fork"):  # a forked child has no worker threads: let
     os.register_at_fork(after_in_child=_forget_pool)
 
 
-def get_num_threads():
+def get_num_threads() -> int:
     """Return how many threads kernels may use."""
     return _threads
 
 
-def set_num_threads(threads):
+def set_num_threads(threads: int) -> None:
     """Use ``threads`` threads in kernels from now on. No result depends on the number."""
     global _threads, _pool
     if not isinstance(threads, (int, np.integer)) or threads < 1:
@@ -53,7 +55,7 @@ def set_num_threads(threads):
 
 
 @contextmanager
-def threads(number):
+def threads(number: int) -> Iterator[None]:
     """Within the block, use ``number`` threads."""
     before = get_num_threads()
     set_num_threads(number)
@@ -69,7 +71,7 @@ KERNELS = ("plain", "vector")
 _kernel = os.environ.get("HBN_KERNEL") or None
 
 
-def get_kernel():
+def get_kernel() -> str:
     """Return which kernels compute the products: "plain" (`kernels`) or "vector" (`simd`).
 
     Unless HBN_KERNEL or `set_kernel` say otherwise: vector where the processor has vector registers to hold a block.
@@ -81,7 +83,7 @@ def get_kernel():
     return _kernel or ("vector" if simd.register_bits() else "plain")
 
 
-def set_kernel(name):
+def set_kernel(name: str | None) -> None:
     """Use "plain" or "vector" kernels from now on; None chooses by the processor. Both give the same integers."""
     global _kernel
     if name not in (None, *KERNELS):
@@ -90,7 +92,7 @@ def set_kernel(name):
 
 
 @contextmanager
-def kernel(name):
+def kernel(name: str | None) -> Iterator[None]:
     """Within the block, use "plain" or "vector" kernels."""
     global _kernel
     before = _kernel
@@ -113,7 +115,7 @@ def _twins():
 # -------------------------------------------------------------------------------------------------- run
 
 
-def run(kernel, n, *args, work=0):
+def run(kernel: Callable[..., Any], n: int, *args: Any, work: int = 0) -> bool:
     """Call ``kernel(start, stop, *args)`` over pieces of ``range(n)``, on several threads where it pays.
 
     ``work`` is a rough count of elementary operations. Returns True if any piece returned something true. A product
@@ -140,7 +142,7 @@ class _Pool:
     size = 0
 
     def __init__(self, size):
-        self.queue = SimpleQueue()
+        self.queue: SimpleQueue[Any] = SimpleQueue()
         with suppress(RuntimeError):  # the system has no more threads, or the program is ending: then fewer, or none
             for _ in range(size):
                 threading.Thread(target=_serve, args=(self.queue,), name="hbn", daemon=True).start()
@@ -153,7 +155,9 @@ class _Pool:
     def share(self, call, n, step):
         """Call ``call(start)`` for every start in ``range(0, n, step)``, here and in the threads; True if any was."""
         pieces = itertools.count(0, step)  # next() is atomic: whoever is free takes the next piece
-        end, busy, results = n, [], SimpleQueue()
+        end = n
+        busy: list[None] = []
+        results: SimpleQueue[Any] = SimpleQueue()
 
         def work():
             found = False

@@ -3,27 +3,34 @@
 import json
 import os
 import re
+import sys
 import uuid
 import zipfile
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-try:
-    import fcntl
-except ModuleNotFoundError:  # Windows
-    fcntl = None
+if sys.platform == "win32":
     import msvcrt
 
+    fcntl = None
+else:
+    import fcntl
+
+    msvcrt = None
+
 HEADER = "header"
+PathLike = Path | str
 
 
 class FileError(ValueError):
     """A file that cannot be read or written; the message names it."""
 
 
-def sweep(folder, name=".+"):
+def sweep(folder: PathLike, name: str = ".+") -> None:
     """Delete what a killed process left half-written in ``folder``, of files whose name begins with a pattern.
 
     For who is `alone` there: to others it would be what they are writing.
@@ -34,7 +41,7 @@ def sweep(folder, name=".+"):
 
 
 @contextmanager
-def alone(path):
+def alone(path: PathLike) -> Iterator[None]:
     """Keep other processes away from ``path``, a folder or a file, during the block, and sweep it first.
 
     Two that went on with one study, or with one checkpoint, would take turns at overwriting what the other did. The
@@ -87,7 +94,7 @@ def _delete(path):
 
 
 @contextmanager
-def replacing(path):
+def replacing(path: PathLike) -> Iterator[Path]:
     """Yield a temporary path beside ``path`` that takes its place when the block ends well, and is gone otherwise."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -113,18 +120,18 @@ def _dumps(content, **options):
     return json.dumps(content, allow_nan=False, default=number, **options)
 
 
-def plain(content):
+def plain(content: Any) -> Any:
     """Return content as JSON would give it back (tuples as lists), for comparing with what a file holds."""
     return json.loads(_dumps(content))
 
 
-def write_json(path, content):
+def write_json(path: PathLike, content: Any) -> None:
     """Write ``content`` as readable JSON."""
     with replacing(path) as temporary:
         temporary.write_text(_dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
-def read_json(path):
+def read_json(path: PathLike) -> Any:
     """Read a JSON file; FileError where it is none."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
@@ -132,14 +139,15 @@ def read_json(path):
         raise FileError(f"{path}: expected a JSON file, could not read it ({error})") from None
 
 
-def write_arrays(path, header, arrays):
+def write_arrays(path: PathLike, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
     """Write {name: array} and a JSON header (a dict with a "format" entry) as one .npz."""
     text = np.frombuffer(_dumps(header).encode(), np.uint8)
+    content: dict[str, Any] = dict(**{HEADER: text}, **arrays)
     with replacing(path) as temporary, open(temporary, "wb") as file:
-        np.savez(file, **{HEADER: text}, **arrays)
+        np.savez(file, **content)
 
 
-def read_arrays(path, expected):
+def read_arrays(path: PathLike, expected: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Return (header, arrays) of a file whose header's "format" is ``expected``.
 
     Raises
@@ -153,7 +161,7 @@ def read_arrays(path, expected):
     return header, arrays
 
 
-def format_of(path):
+def format_of(path: PathLike) -> str | None:
     """Return the "format" that the header of a file names; FileError as of `read_arrays`."""
     return _read(Path(path))[0].get("format")
 

@@ -12,7 +12,10 @@ Train the fully binary network. For each layer l whose input is binarized:
 The form of the score and of the partition are recalled from the paper (Prabhu et al. 2018, section 3), not quoted.
 """
 
+from collections.abc import Iterable, Sequence
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 from . import layers, models
 from .checks import one_of, real_number, whole_number
@@ -38,7 +41,7 @@ def _error(sums, form):
     return float({"mse": error, "rmse": np.sqrt(error), "one_minus_square": window}[form])
 
 
-def binarization_error(x, form="mse"):
+def binarization_error(x: ArrayLike, form: str = "mse") -> float:
     """Error of putting sign(x) in the place of x.
 
     Parameters
@@ -58,7 +61,7 @@ def binarization_error(x, form="mse"):
     return _error(_sums(x), form)
 
 
-def binarization_errors(model, batches, form="mse"):
+def binarization_errors(model: layers.Sequential, batches: Iterable[np.ndarray], form: str = "mse") -> dict[str, float]:
     """Error at each layer of ``model`` whose input is binarized, averaged over ``batches``.
 
     Measured at the place where the sign is taken, after BatchNorm, with BatchNorm's running statistics.
@@ -73,7 +76,8 @@ def binarization_errors(model, batches, form="mse"):
     errors : dict {layer name: float}, in the order of the layers' numbers
     """
     one_of("form", form, FORMS)
-    sums, count = {}, 0
+    sums: dict[str, np.ndarray] = {}
+    count = 0
 
     def look(layer, x):
         sums[layer.name] = sums.get(layer.name, 0) + _sums(x) * len(x)
@@ -91,7 +95,7 @@ def binarization_errors(model, batches, form="mse"):
 # ------------------------------------------------------------------------------------- steps 2 and 3: score
 
 
-def _columns(errors, macs):
+def _columns(errors: ArrayLike, macs: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     errors, macs = np.asarray(errors, np.float64), np.asarray(macs, np.float64)
     if errors.ndim != 1 or errors.shape != macs.shape or errors.size == 0:
         raise ValueError(f"macs: expected one for each error, got {macs.shape} for {errors.shape}")
@@ -102,7 +106,7 @@ def _columns(errors, macs):
     return errors, macs / macs.sum()
 
 
-def balanced_gamma(errors, macs):
+def balanced_gamma(errors: ArrayLike, macs: ArrayLike) -> float:
     """Return the gamma at which the two terms of the score have equal means over the layers.
 
     Shares of the operations span three orders of magnitude: gamma = 1 would choose by cost alone.
@@ -111,7 +115,7 @@ def balanced_gamma(errors, macs):
     return float(errors.mean() / (1 / share).mean())
 
 
-def metric(errors, macs, gamma=None):
+def metric(errors: ArrayLike, macs: ArrayLike, gamma: float | None = None) -> np.ndarray:
     """Score of each layer, ``M_l = E_l + gamma / NF_l`` with ``NF_l = macs_l / sum macs``.
 
     Parameters
@@ -133,7 +137,7 @@ def metric(errors, macs, gamma=None):
 # -------------------------------------------------------------------------------------- step 4: partition
 
 
-def kmeans_1d(values, clusters):
+def kmeans_1d(values: ArrayLike, clusters: int) -> list[list[int]]:
     """K-means of numbers on a line, exactly: the partition with the least sum of squared distances to the means.
 
     On a line clusters are intervals of the sorted values, so the best cut of the first i values into k clusters extends
@@ -165,7 +169,7 @@ def kmeans_1d(values, clusters):
     return found[::-1]
 
 
-def partition(scores, ratio, clusters=2, *, total=None):
+def partition(scores: ArrayLike, ratio: float, clusters: int = 2, *, total: int | None = None) -> list[int]:
     """Choose the layers to keep real: the highest clusters of the scores that fit the ratio.
 
     Clusters are taken from the highest mean downwards while the layers taken are at most ``ratio * total``. Where
@@ -196,7 +200,7 @@ def partition(scores, ratio, clusters=2, *, total=None):
     whole_number("clusters", clusters)
     allowed = int(np.floor(ratio * total + 1e-9))  # 2/7 of 7 is 2, whatever its last bit says
     for count in range(min(clusters, len(scores)), len(scores) + 1):
-        kept = []
+        kept: list[int] = []
         for cluster in reversed(kmeans_1d(scores, count)):
             if len(kept) + len(cluster) > allowed:
                 break
@@ -209,7 +213,7 @@ def partition(scores, ratio, clusters=2, *, total=None):
 # ------------------------------------------------------------------------------------ step 5: conversion
 
 
-def convert(model, keep_real):
+def convert(model: layers.Sequential, keep_real: Sequence[str | int]) -> layers.Sequential:
     """Return the untrained hybrid of a network: the layers of ``keep_real`` get real inputs.
 
     ``keep_real`` holds names or layer numbers (conv1 is 1), not the positions that `partition` returns.

@@ -350,12 +350,12 @@ xnor_gather = {lanes: _make_xnor_gather(lanes) for lanes in TILE_WIDTHS}
 float_gather = {lanes: _make_float_gather(lanes) for lanes in TILE_WIDTHS}
 
 
-def tile_width(channels):
+def tile_width(channels: int) -> int:
     """Output channels per tile: the width that leaves the fewest columns unused, the larger of equals."""
     return min(TILE_WIDTHS, key=lambda width: -channels % width)
 
 
-def spare(table):
+def spare(table: np.ndarray) -> np.ndarray:
     """A table of rows with SPARE more, the last one repeated: products work on whole blocks of rows."""
     return np.concatenate([table, np.repeat(table[-1:], SPARE)])
 

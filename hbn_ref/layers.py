@@ -9,12 +9,15 @@ real or binary-weight layers ``conv -> BatchNorm -> ReLU``, fully binary ones ``
 BatchNorm before the sign centres the inputs: after a ReLU alone every sign would be +1.
 """
 
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from . import binarize, conv, engine, kernels
-from .checks import float_array, one_of, pair, real_number, same_shape
+from .checks import IntOrPair, float_array, one_of, pair, real_number, same_shape
 
 EPS = 1e-5  # added to the variance in BatchNorm
 MOMENTUM = 0.1  # weight of the newest batch in BatchNorm's running statistics
@@ -31,7 +34,9 @@ def _blocks(kernel, x, *args):
     return sums.sum(axis=0)
 
 
-def batchnorm_forward(x, gamma, beta, *, eps=EPS):
+def batchnorm_forward(
+    x: np.ndarray, gamma: np.ndarray, beta: np.ndarray, *, eps: float = EPS
+) -> tuple[np.ndarray, Any]:
     """BatchNorm with the batch's own statistics (training).
 
         out = gamma * xhat + beta,  xhat = (x - mean) / sqrt(var + eps),  mean and var over all but the channels
@@ -54,13 +59,16 @@ def batchnorm_forward(x, gamma, beta, *, eps=EPS):
     return batchnorm_inference(x, gamma, beta, mean, var, eps=eps), (x, gamma, eps, mean, var)
 
 
-def fold_batchnorm(gamma, beta, mean, var, *, eps=EPS, dtype=np.float32):
+def fold_batchnorm(
+    gamma: np.ndarray, beta: np.ndarray, mean: np.ndarray, var: np.ndarray, *, eps: float = EPS,
+    dtype: DTypeLike = np.float32,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Return (scale, shift), (C,) each: BatchNorm with given statistics is ``x * scale + shift``."""
     scale = gamma / np.sqrt(np.asarray(var, np.float64) + eps)
     return scale.astype(dtype), (beta - mean * scale).astype(dtype)
 
 
-def scale_shift(x, scale, shift):
+def scale_shift(x: np.ndarray, scale: np.ndarray, shift: np.ndarray) -> np.ndarray:
     """``x * scale + shift``, x (N, H, W, C)."""
     x = float_array("x", x, 4)
     same_shape("scale", scale, x.shape[3:])
@@ -71,14 +79,18 @@ def scale_shift(x, scale, shift):
     return out
 
 
-def batchnorm_inference(x, gamma, beta, mean, var, *, eps=EPS):
+def batchnorm_inference(
+    x: np.ndarray, gamma: np.ndarray, beta: np.ndarray, mean: np.ndarray, var: np.ndarray, *, eps: float = EPS
+) -> np.ndarray:
     """BatchNorm with given statistics: one multiplication and one addition a value."""
     for name, value in (("gamma", gamma), ("beta", beta), ("mean", mean), ("var", var)):
         same_shape(name, value, np.shape(x)[3:])
     return scale_shift(x, *fold_batchnorm(gamma, beta, mean, var, eps=eps, dtype=x.dtype))
 
 
-def batchnorm_backward(dout, cache, in_place=False):
+def batchnorm_backward(
+    dout: np.ndarray, cache: Any, in_place: bool = False
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Gradients of `batchnorm_forward`; ``in_place`` overwrites dout with dx.
 
     With M = N H W values a channel and inv = 1 / sqrt(var + eps), mean and var depend on every x, which gives
@@ -112,7 +124,7 @@ def batchnorm_backward(dout, cache, in_place=False):
 # ---------------------------------------------------------------------------------- ReLU, PReLU, dropout
 
 
-def relu_forward(x, in_place=False):
+def relu_forward(x: np.ndarray, in_place: bool = False) -> tuple[np.ndarray, Any]:
     """``out = max(x, 0)``; the cache holds one bit a value. ``in_place`` overwrites x, which saves a map of memory."""
     x = np.ascontiguousarray(x)
     out, words = x if in_place else np.empty(x.shape, x.dtype), np.empty(-(-x.size // 64), np.uint64)
@@ -120,7 +132,7 @@ def relu_forward(x, in_place=False):
     return out, (words, x.shape, x.dtype)
 
 
-def relu_backward(dout, cache, in_place=False):
+def relu_backward(dout: np.ndarray, cache: Any, in_place: bool = False) -> np.ndarray:
     """``dx = dout 1[x > 0]``. ``in_place`` overwrites dout."""
     words, shape, dtype = cache
     same_shape("dout", dout, shape)
@@ -130,13 +142,13 @@ def relu_backward(dout, cache, in_place=False):
     return dx
 
 
-def prelu_forward(x, slope):
+def prelu_forward(x: np.ndarray, slope: np.ndarray) -> tuple[np.ndarray, Any]:
     """``out = x where x > 0, slope x elsewhere``; one learned slope a channel (He et al. 2015)."""
     same_shape("slope", slope, x.shape[-1:])
     return np.where(x > 0, x, slope * x), (x, slope)
 
 
-def prelu_backward(dout, cache):
+def prelu_backward(dout: np.ndarray, cache: Any) -> tuple[np.ndarray, np.ndarray]:
     """Gradients (dx, dslope) of `prelu_forward`."""
     x, slope = cache
     negative = x <= 0
@@ -144,14 +156,16 @@ def prelu_backward(dout, cache):
     return np.where(negative, slope * dout, dout), dslope
 
 
-def dropout_forward(x, rate, rng, per_channel=False):
+def dropout_forward(
+    x: np.ndarray, rate: float, rng: np.random.Generator, per_channel: bool = False
+) -> tuple[np.ndarray, Any]:
     """Set a share ``rate`` of the values (of each image's channels, with per_channel) to 0, scale up the rest."""
     shape = (len(x), *(1,) * (x.ndim - 2), x.shape[-1]) if per_channel else x.shape
     mask = (rng.random(shape) >= rate).astype(x.dtype) / x.dtype.type(1 - rate)
     return x * mask, mask
 
 
-def dropout_backward(dout, cache):
+def dropout_backward(dout: np.ndarray, cache: Any) -> np.ndarray:
     """``dx = dout * mask``."""
     return dout * cache
 
@@ -159,7 +173,10 @@ def dropout_backward(dout, cache):
 # ------------------------------------------------------------------------------------------------- pooling
 
 
-def pool_size(size, window, stride, padding=(0, 0), ceil=False):
+def pool_size(
+    size: Sequence[int], window: Sequence[int], stride: Sequence[int], padding: Sequence[int] = (0, 0),
+    ceil: bool = False,
+) -> tuple[int, ...]:  # fmt: skip
     """Return the (height, width) of a pooled map; with ``ceil`` a last window may hang over the edge."""
     out = []
     for length, k, s, p in zip(size, window, stride, padding, strict=True):
@@ -172,12 +189,16 @@ def pool_size(size, window, stride, padding=(0, 0), ceil=False):
     return tuple(out)
 
 
-def _pooling(size, stride, padding):
+def _pooling(
+    size: IntOrPair, stride: IntOrPair | None, padding: IntOrPair
+) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
     stride = size if stride is None else stride
     return pair("size", size, 1), pair("stride", stride, 1), pair("padding", padding, 0)
 
 
-def max_pool_forward(x, size, stride=None, padding=0, ceil=False):
+def max_pool_forward(
+    x: np.ndarray, size: IntOrPair, stride: IntOrPair | None = None, padding: IntOrPair = 0, ceil: bool = False
+) -> tuple[np.ndarray, Any]:
     """Largest value of each window; padding never wins. The cache holds which tap won, one byte each."""
     window, stride, padding = _pooling(size, stride, padding)
     x = float_array("x", x, 4)
@@ -189,7 +210,7 @@ def max_pool_forward(x, size, stride=None, padding=0, ceil=False):
     return out, (x.shape, tap, window, stride, padding)
 
 
-def max_pool_backward(dout, cache):
+def max_pool_backward(dout: np.ndarray, cache: Any) -> np.ndarray:
     """Each gradient goes to the value that won its window (the first of equals)."""
     shape, tap, window, stride, padding = cache
     same_shape("dout", dout, tap.shape)
@@ -207,7 +228,9 @@ def _taps(shape, window, stride):
             yield slice(None), rows, slice(b, b + stride[1] * (shape[2] - 1) + 1, stride[1])
 
 
-def avg_pool_forward(x, size, stride=None, padding=0):
+def avg_pool_forward(
+    x: np.ndarray, size: IntOrPair, stride: IntOrPair | None = None, padding: IntOrPair = 0
+) -> tuple[np.ndarray, Any]:
     """Mean of each window, padding counted as zeros."""
     window, stride, padding = _pooling(size, stride, padding)
     x = float_array("x", x, 4)
@@ -219,7 +242,7 @@ def avg_pool_forward(x, size, stride=None, padding=0):
     return out / x.dtype.type(window[0] * window[1]), (x.shape, window, stride, padding)
 
 
-def avg_pool_backward(dout, cache):
+def avg_pool_backward(dout: np.ndarray, cache: Any) -> np.ndarray:
     """Each value of a window gets an equal share of its gradient."""
     (n, height, width, channels), window, stride, (ph, pw) = cache
     dx = np.zeros((n, height + 2 * ph, width + 2 * pw, channels), dout.dtype)
@@ -243,17 +266,25 @@ class Layer:
     watch : None, or a function called with (layer, x) before each forward pass, to look inside a network
     """
 
-    watch = None
+    weights: str  # "real" or "binary", of the layers that have a parameter "w"
+    inputs: str
+    params: dict[str, np.ndarray]
+    grads: dict[str, np.ndarray]
+    buffers: dict[str, np.ndarray]
+    cache: Any
+    watch: Callable[..., Any] | None = None
+    _forward: Callable[..., Any]  # each layer's own: (x, training) -> (out, cache)
+    _backward: Callable[..., Any]  # (dout, cache) -> dx
 
-    def __init__(self, name=""):
+    def __init__(self, name: str = "") -> None:
         self.name, self.cache = name, None
         self.params, self.grads, self.buffers = {}, {}, {}
 
-    def walk(self):
+    def walk(self) -> "Iterator[Layer]":
         """Yield the layers that do the work, in the order of the definition."""
         yield self
 
-    def forward(self, x, training=False):
+    def forward(self, x: np.ndarray, training: bool = False) -> np.ndarray:
         """Return the output for x (N, H, W, C); only with ``training`` is anything kept for `backward`."""
         if self.watch is not None:
             self.watch(self, x)
@@ -261,31 +292,31 @@ class Layer:
         self.cache = cache if training else None
         return out
 
-    def backward(self, dout):
+    def backward(self, dout: np.ndarray) -> np.ndarray | Any:  # None of a first layer, with need_dx=False
         """Return dx, and fill `grads`. Uses up what the last training forward kept."""
         if self.cache is None:
             raise RuntimeError(f"{self.name or type(self).__name__}: call forward(x, training=True) before backward")
         cache, self.cache = self.cache, None
         return self._backward(dout, cache)
 
-    def output_shape(self, shape):
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return (H, W, C) of the output for an input of (H, W, C)."""
         return shape
 
     # what follows serves whole networks and single layers alike
 
-    def parameters(self):
+    def parameters(self) -> "Iterator[tuple[str, Layer, str]]":
         """Yield (full name, layer, key) of every learned array, in a fixed order."""
         for layer in self.walk():
             for key in layer.params:
                 yield f"{layer.name}.{key}", layer, key
 
-    def state(self):
+    def state(self) -> dict[str, np.ndarray]:
         """Return {full name: array} of all parameters and buffers; the arrays are the network's own."""
         own = ((layer, group) for layer in self.walk() for group in (layer.params, layer.buffers))
         return {f"{layer.name}.{key}": value for layer, group in own for key, value in group.items()}
 
-    def load_state(self, state):
+    def load_state(self, state: dict[str, np.ndarray]) -> None:
         """Copy arrays saved by `state` into the network, all of them or none.
 
         Raises
@@ -311,14 +342,17 @@ class Conv(Layer):
 
     weights, inputs = "real", "real"
 
-    def __init__(self, name, w, *, stride=1, padding=0, bias=False, need_dx=True):
+    def __init__(
+        self, name: str, w: np.ndarray, *, stride: IntOrPair = 1, padding: IntOrPair = 0, bias: bool = False,
+        need_dx: bool = True,
+    ) -> None:  # fmt: skip
         super().__init__(name)
         self.params["w"] = w
         if bias:
             self.params["b"] = np.zeros(w.shape[3], w.dtype) if w.flags.writeable else w[0, 0, 0]
         self.stride, self.padding, self.need_dx = pair("stride", stride, 1), pair("padding", padding, 0), need_dx
 
-    def output_shape(self, shape):
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         w = self.params["w"]
         if shape[2] != w.shape[2]:
             raise ValueError(f"{self.name}: takes {w.shape[2]} channels, gets {shape[2]}")
@@ -346,14 +380,18 @@ class BinaryWeightConv(Conv):
     """WeightBinConv: real inputs, ``alpha sign(w)`` for weights. ``w`` stays real, for the optimiser only."""
 
     weights = "binary"
+    held: Any  # what `prepare` returned, within `packed_weights`
 
-    def __init__(self, name, w, *, stride=1, padding=0, bias=False, rule="paper", need_dx=True):
+    def __init__(
+        self, name: str, w: np.ndarray, *, stride: IntOrPair = 1, padding: IntOrPair = 0, bias: bool = False,
+        rule: str = "paper", need_dx: bool = True,
+    ) -> None:  # fmt: skip
         if w.shape[2] == 1:
             raise ValueError(f"{name}: C_in = 1 in a binary layer, where centring erases every weight; keep it real")
         super().__init__(name, w, stride=stride, padding=padding, bias=bias, need_dx=need_dx)
         self.rule, self.held = one_of("rule", rule, binarize.RULES), None
 
-    def prepare(self):
+    def prepare(self) -> Any:
         """Return the weights in the form that the forward pass computes with."""
         return binarize.binary_weight(self.params["w"])
 
@@ -373,12 +411,15 @@ class XnorConv(BinaryWeightConv):
 
     inputs = "binary"
 
-    def __init__(self, name, w, *, stride=1, padding=0, rule="paper", estimator="ste", pad_value=0, scale=True):
+    def __init__(
+        self, name: str, w: np.ndarray, *, stride: IntOrPair = 1, padding: IntOrPair = 0, rule: str = "paper",
+        estimator: str = "ste", pad_value: int = 0, scale: bool = True,
+    ) -> None:  # fmt: skip
         super().__init__(name, w, stride=stride, padding=padding, rule=rule)
         self.estimator = one_of("estimator", estimator, tuple(binarize.ESTIMATORS))
         self.pad_value, self.scale = one_of("pad_value", pad_value, conv.PAD_VALUES), scale
 
-    def prepare(self):
+    def prepare(self) -> conv.PackedWeights:
         return conv.pack_weights(self.params["w"], self.pad_value)
 
     def _convolve(self, x, training):
@@ -405,7 +446,9 @@ class BatchNorm(Layer):
     ``init=False`` gives its arrays their shapes and no memory, for counting only.
     """
 
-    def __init__(self, name, channels, dtype=np.float32, in_place=False, init=True):
+    def __init__(
+        self, name: str, channels: int, dtype: DTypeLike = np.float32, in_place: bool = False, init: bool = True
+    ) -> None:
         super().__init__(name)
         self.in_place = in_place
         if not init:
@@ -435,7 +478,7 @@ class BatchNorm(Layer):
 class ReLU(Layer):
     """max(x, 0). ``in_place`` overwrites x and dout: only where nobody else holds them, as in a model's own blocks."""
 
-    def __init__(self, name="", in_place=False):
+    def __init__(self, name: str = "", in_place: bool = False) -> None:
         super().__init__(name)
         self.in_place = in_place
 
@@ -449,7 +492,7 @@ class ReLU(Layer):
 class PReLU(Layer):
     """ReLU with a learned slope a channel for negative values."""
 
-    def __init__(self, name, channels, dtype=np.float32):
+    def __init__(self, name: str, channels: int, dtype: DTypeLike = np.float32) -> None:
         super().__init__(name)
         self.params = {"slope": np.full(channels, 0.25, dtype)}
 
@@ -464,12 +507,14 @@ class PReLU(Layer):
 class MaxPool(Layer):
     """Largest value of each window."""
 
-    def __init__(self, name, size, stride=None, padding=0, ceil=False):
+    def __init__(
+        self, name: str, size: IntOrPair, stride: IntOrPair | None = None, padding: IntOrPair = 0, ceil: bool = False
+    ) -> None:
         super().__init__(name)
         self.size, self.stride, self.padding = _pooling(size, stride, padding)
         self.ceil = ceil
 
-    def output_shape(self, shape):
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         return *pool_size(shape[:2], self.size, self.stride, self.padding, self.ceil), shape[2]
 
     def _forward(self, x, training):
@@ -482,14 +527,16 @@ class MaxPool(Layer):
 class AvgPool(Layer):
     """Mean of each window; ``size=None`` means of the whole map."""
 
-    def __init__(self, name, size=None, stride=None, padding=0):
+    def __init__(
+        self, name: str, size: IntOrPair | None = None, stride: IntOrPair | None = None, padding: IntOrPair = 0
+    ) -> None:
         super().__init__(name)
         self.size, self.stride, self.padding = size, stride, pair("padding", padding, 0)
 
     def _window(self, size):
         return tuple(size) if self.size is None else self.size
 
-    def output_shape(self, shape):
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         return *pool_size(shape[:2], *_pooling(self._window(shape[:2]), self.stride, self.padding)), shape[2]
 
     def _forward(self, x, training):
@@ -502,7 +549,9 @@ class AvgPool(Layer):
 class Dropout(Layer):
     """Dropout in training, nothing in evaluation. ``rng`` is an explicit generator, set anew each epoch by training."""
 
-    def __init__(self, name, rate, per_channel=False, rng=None):
+    def __init__(
+        self, name: str, rate: float, per_channel: bool = False, rng: np.random.Generator | None = None
+    ) -> None:
         super().__init__(name)
         if not 0 <= real_number("rate", rate) < 1:
             raise ValueError(f"rate: expected a share from 0 up to 1, got {rate!r}")
@@ -518,11 +567,11 @@ class Dropout(Layer):
 class Flatten(Layer):
     """(N, H, W, C) to (N, 1, 1, H W C); the last one of a network with ``logits=True`` to (N, H W C)."""
 
-    def __init__(self, name, logits=False):
+    def __init__(self, name: str, logits: bool = False) -> None:
         super().__init__(name)
         self.logits = logits
 
-    def output_shape(self, shape):
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         return 1, 1, int(np.prod(shape))
 
     def _forward(self, x, training):
@@ -535,10 +584,10 @@ class Flatten(Layer):
 class Linear(Conv):
     """A fully connected layer: a 1x1 convolution of the flattened input. w is (1, 1, features, outputs)."""
 
-    def __init__(self, name, w, *, bias=True, need_dx=True):
+    def __init__(self, name: str, w: np.ndarray, *, bias: bool = True, need_dx: bool = True) -> None:
         super().__init__(name, w, bias=bias, need_dx=need_dx)
 
-    def output_shape(self, shape):
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         return super().output_shape((1, 1, int(np.prod(shape))))
 
     def _forward(self, x, training):
@@ -557,15 +606,17 @@ class Linear(Conv):
 class Sequential(Layer):
     """Layers one after another. ``spec`` is what `models.build` made it from, so that it can be built again."""
 
-    def __init__(self, layers, name="", spec=None):
+    spec: Any  # a dict, or None
+
+    def __init__(self, layers: Iterable[Layer], name: str = "", spec: dict[str, Any] | None = None) -> None:
         super().__init__(name)
         self.layers, self.spec = list(layers), spec
 
-    def walk(self):
+    def walk(self) -> Iterator[Layer]:
         for layer in self.layers:
             yield from layer.walk()
 
-    def forward(self, x, training=False):
+    def forward(self, x: np.ndarray, training: bool = False) -> np.ndarray:
         if self.spec is not None:
             self._check_images(x)
         for layer in self.layers:
@@ -581,12 +632,12 @@ class Sequential(Layer):
         if x.dtype != own:
             raise TypeError(f"x: expected images of {own}, got {x.dtype}")
 
-    def backward(self, dout):
+    def backward(self, dout: np.ndarray) -> np.ndarray | Any:
         for layer in reversed(self.layers):
             dout = layer.backward(dout)
         return dout
 
-    def output_shape(self, shape):
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         for layer in self.layers:
             shape = layer.output_shape(shape)
         return shape
@@ -601,21 +652,21 @@ def _own(branch, x):
 class Residual(Layer):
     """``out = body(x) + shortcut(x)``; an empty shortcut passes x on."""
 
-    def __init__(self, body, shortcut=None, name=""):
+    def __init__(self, body: Sequential, shortcut: Sequential | None = None, name: str = "") -> None:
         super().__init__(name)
         self.body, self.shortcut = body, shortcut or Sequential([])
 
-    def walk(self):
+    def walk(self) -> Iterator[Layer]:
         yield from self.body.walk()
         yield from self.shortcut.walk()
 
-    def forward(self, x, training=False):
+    def forward(self, x: np.ndarray, training: bool = False) -> np.ndarray:
         return self.body.forward(_own(self.body, x), training) + self.shortcut.forward(x, training)
 
-    def backward(self, dout):
+    def backward(self, dout: np.ndarray) -> np.ndarray | Any:
         return self.body.backward(dout.copy()) + self.shortcut.backward(dout)  # the body may work in place
 
-    def output_shape(self, shape):
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         body, shortcut = self.body.output_shape(shape), self.shortcut.output_shape(shape)
         if body != shortcut:
             raise ValueError(f"{self.name}: the body makes {body}, the shortcut {shortcut}; their sum needs one shape")
@@ -625,15 +676,15 @@ class Residual(Layer):
 class Concat(Layer):
     """The outputs of several branches, side by side along the channels."""
 
-    def __init__(self, branches, name=""):
+    def __init__(self, branches: Iterable[Sequential], name: str = "") -> None:
         super().__init__(name)
         self.branches = list(branches)
 
-    def walk(self):
+    def walk(self) -> Iterator[Layer]:
         for branch in self.branches:
             yield from branch.walk()
 
-    def forward(self, x, training=False):
+    def forward(self, x: np.ndarray, training: bool = False) -> np.ndarray:
         outs = [branch.forward(_own(branch, x), training) for branch in self.branches]
         self.cache = np.cumsum([out.shape[-1] for out in outs])[:-1] if training else None
         return np.concatenate(outs, axis=-1)
@@ -642,7 +693,7 @@ class Concat(Layer):
         parts = np.split(dout, cache, axis=-1)
         return sum(b.backward(np.ascontiguousarray(d)) for b, d in zip(self.branches, parts, strict=True))
 
-    def output_shape(self, shape):
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         shapes = [branch.output_shape(shape) for branch in self.branches]
         if len({s[:2] for s in shapes}) > 1:
             raise ValueError(f"{self.name}: branches of different sizes {shapes}")
@@ -650,7 +701,7 @@ class Concat(Layer):
 
 
 @contextmanager
-def watching(model, function, kind=Layer):
+def watching(model: Layer, function: Callable[[Any, np.ndarray], Any], kind: type[Layer] = Layer) -> Iterator[None]:
     """Within the block, call ``function(layer, x)`` with the input of every layer of class ``kind``."""
     watched = [layer for layer in model.walk() if isinstance(layer, kind)]
     try:
@@ -663,7 +714,7 @@ def watching(model, function, kind=Layer):
 
 
 @contextmanager
-def packed_weights(model):
+def packed_weights(model: Layer) -> Iterator[Layer]:
     """Within the block, binary layers binarize and pack their weights once instead of at every forward pass.
 
     For evaluation: the weights must not change inside the block.

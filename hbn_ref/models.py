@@ -16,20 +16,26 @@ The first convolution is always real, and so is the classifier unless ``last_lay
 inputs). Convolutions are numbered in the order of the definition, the first is 1.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
 from . import conv as convolution
 from . import files, layers
 from .binarize import ESTIMATORS, RULES
-from .checks import one_of, pair, real_number, whole_number
+from .checks import IntOrPair, one_of, pair, real_number, whole_number
 
 VARIANTS = ("fprec", "wbin", "fbin", "hybrid")
 FORMAT = "hbn_ref model 1"
+Item = dict[str, Any]  # of a definition: what `conv`, `max_pool`, ... return
 
 # --------------------------------------------------------------------------- the words of a definition
 
 
-def conv(name, channels, kernel, stride=1, padding=0, relu=True):
+def conv(
+    name: str, channels: int, kernel: IntOrPair | str, stride: IntOrPair = 1, padding: IntOrPair = 0, relu: bool = True
+) -> Item:
     """A convolution with its BatchNorm and ReLU. kernel="map" takes the whole remaining map."""
     return {
         "op": "conv", "name": name, "channels": channels, "kernel": kernel, "stride": stride, "padding": padding,
@@ -37,38 +43,38 @@ def conv(name, channels, kernel, stride=1, padding=0, relu=True):
     }  # fmt: skip
 
 
-def classifier(name="classifier", kernel=1):
+def classifier(name: str = "classifier", kernel: IntOrPair | str = 1) -> Item:
     """The last convolution, one channel a class, without BatchNorm and ReLU."""
     return {"op": "classifier", "name": name, "kernel": kernel}
 
 
-def max_pool(size, stride=None, padding=0, ceil=False):
+def max_pool(size: IntOrPair, stride: IntOrPair | None = None, padding: IntOrPair = 0, ceil: bool = False) -> Item:
     """Max pooling; the stride is the size unless given."""
     stride = size if stride is None else stride
     return {"op": "max_pool", "size": size, "stride": stride, "padding": padding, "ceil": ceil}
 
 
-def average():
+def average() -> Item:
     """Mean of the whole map."""
     return {"op": "average"}
 
 
-def relu():
+def relu() -> Item:
     """A ReLU of its own, after a residual sum."""
     return {"op": "relu"}
 
 
-def dropout(rate, per_channel=False):
+def dropout(rate: float, per_channel: bool = False) -> Item:
     """Dropout of values or of whole channels."""
     return {"op": "dropout", "rate": rate, "per_channel": per_channel}
 
 
-def residual(name, body, shortcut=()):
+def residual(name: str, body: Sequence[Item], shortcut: Sequence[Item] = ()) -> Item:
     """body(x) + shortcut(x); an empty shortcut passes x on."""
     return {"op": "residual", "name": name, "body": list(body), "shortcut": list(shortcut)}
 
 
-def concat(name, *branches):
+def concat(name: str, *branches: Sequence[Item]) -> Item:
     """Several branches side by side."""
     return {"op": "concat", "name": name, "branches": [list(branch) for branch in branches]}
 
@@ -193,7 +199,7 @@ HYBRIDS = {
 }
 
 
-def parse(name):
+def parse(name: str) -> tuple[str, str, Sequence[str | int]]:
     """Return (network, variant, keep_real) for NETWORK-VARIANT ("small-fbin") or an authors' hybrid.
 
     Raises
@@ -213,7 +219,7 @@ def parse(name):
     raise ValueError(f"model: no {name!r}; there are {', '.join(known)}; networks: {', '.join(NETWORKS)}")
 
 
-def definition_of(name_or_definition):
+def definition_of(name_or_definition: str | Sequence[Item]) -> list[Item]:
     """Return the definition for a network's name; a definition is returned as it is."""
     if isinstance(name_or_definition, str):
         return NETWORKS[one_of("network", name_or_definition, tuple(NETWORKS))]
@@ -233,7 +239,7 @@ def _walk(definition, in_shortcut=False):
         yield from _walk(item.get("shortcut", ()), in_shortcut=True)
 
 
-def layer_numbers(definition):
+def layer_numbers(definition: Sequence[Item]) -> dict[str, int]:
     """Return {name: number} of all convolutions, classifier included.
 
     Numbers follow the definition from 1; projections on shortcuts come after all others, so that ResNet-18's conv17 is
@@ -247,7 +253,7 @@ def layer_numbers(definition):
     return {name: number for number, name in enumerate(names, start=1)}
 
 
-def binarizable(name_or_definition):
+def binarizable(name_or_definition: str | Sequence[Item]) -> list[str]:
     """Return the names of the layers whose inputs can be binary: all convolutions but the first and the classifier."""
     definition = definition_of(name_or_definition)
     numbers = layer_numbers(definition)
@@ -255,7 +261,7 @@ def binarizable(name_or_definition):
     return [name for name in numbers if numbers[name] > 1 and name not in classifiers]
 
 
-def resolve_keep_real(definition, keep_real):
+def resolve_keep_real(definition: Sequence[Item], keep_real: Sequence[str | int] | int | None) -> list[str]:
     """Return the names of the layers to keep real, from names or layer numbers, in order.
 
     Raises
@@ -386,9 +392,11 @@ class _Builder:
 
 
 def build(
-    name_or_definition, variant=None, *, num_classes, in_channels, input_size, keep_real=(), last_layer="real",
-    seed=0, width=1, rule="paper", estimator="ste", pad_value=0, scale=True, init=True,
-):  # fmt: skip
+    name_or_definition: str | Sequence[Item], variant: str | None = None, *, num_classes: int, in_channels: int,
+    input_size: int, keep_real: Sequence[str | int] | int | None = (), last_layer: str = "real", seed: int = 0,
+    width: float = 1, rule: str = "paper", estimator: str = "ste", pad_value: int = 0, scale: bool = True,
+    init: bool = True,
+) -> layers.Sequential:  # fmt: skip
     """Build an untrained network.
 
     Parameters
@@ -424,7 +432,7 @@ def build(
             raise ValueError(f"variant: the name says {named!r}, got {variant!r}")
         variant, keep_real = named, keep_real or layers_named
     definition = definition_of(name_or_definition)
-    spec = {
+    spec: dict[str, Any] = {
         "name": name_or_definition if isinstance(name_or_definition, str) else "custom",
         "definition": definition, "variant": variant or "fprec", "num_classes": num_classes,
         "in_channels": in_channels, "input_size": input_size, "keep_real": keep_real, "last_layer": last_layer,
@@ -453,7 +461,7 @@ def _check_spec(spec):
         raise ValueError("last_layer: fprec has real weights everywhere; use wbin, fbin or hybrid")
 
 
-def from_spec(spec, init=True):
+def from_spec(spec: dict[str, Any], init: bool = True) -> layers.Sequential:
     """Build the network that ``spec``, the record kept by `build`, describes."""
     _check_spec(spec)
     image = (spec["input_size"], spec["input_size"], spec["in_channels"])
@@ -472,7 +480,7 @@ def from_spec(spec, init=True):
 # ---------------------------------------------------------------------------------------------- files
 
 
-def spec_of(model):
+def spec_of(model: layers.Sequential) -> dict[str, Any]:
     """Return the record that `build` kept of a model, or raise a ValueError where there is none."""
     if model.spec is None:
         raise ValueError("model: expected one made by models.build, this Sequential carries no definition")
@@ -486,7 +494,7 @@ def _check_labels(spec, classes, preprocessing):
         raise ValueError(f"preprocessing: expected size {spec['input_size']}, got {preprocessing.get('size')!r}")
 
 
-def check_preprocessing(trained, found):
+def check_preprocessing(trained: dict[str, Any], found: dict[str, Any]) -> None:
     """Raise a ValueError where images are prepared otherwise than those that a network was trained on."""
     for key in ("channels", "kind", "stored", "mean", "std", "solid"):
         if trained.get(key) != files.plain(found.get(key)):
@@ -495,7 +503,9 @@ def check_preprocessing(trained, found):
             )
 
 
-def save(model, path, *, classes, preprocessing):
+def save(
+    model: layers.Sequential, path: files.PathLike, *, classes: Sequence[str], preprocessing: dict[str, Any]
+) -> None:
     """Write a network made by `build` to ``path`` (.npz): definition, weights, class names, preprocessing."""
     spec = spec_of(model)
     _check_labels(spec, classes, preprocessing)
@@ -503,7 +513,7 @@ def save(model, path, *, classes, preprocessing):
     files.write_arrays(path, header, model.state())
 
 
-def load(path):
+def load(path: files.PathLike) -> tuple[layers.Sequential, list[str], dict[str, Any]]:
     """Read what `save` wrote: (model, classes, preprocessing).
 
     Raises

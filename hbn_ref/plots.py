@@ -1,8 +1,12 @@
 """Top floor, plots: every picture of the package, drawn from plain reports, in colours safe for the colour-blind."""
 
+from collections.abc import Iterable
+from typing import Any
+
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
+from numpy.typing import ArrayLike
 
 from . import files, presets
 
@@ -18,7 +22,7 @@ def _figure(width, height):
     return Figure(figsize=(width, height), layout="constrained", dpi=120)
 
 
-def save(figure, path):
+def save(figure: Figure, path: files.PathLike) -> None:
     """Write a figure to ``path``, whole or not at all."""
     with files.replacing(path) as temporary:
         figure.savefig(temporary)
@@ -64,7 +68,7 @@ def _cost_axis(axis, label):
     axis.spines[["top", "right"]].set_visible(False)
 
 
-def study(report):
+def study(report: dict[str, Any]) -> Figure:
     """Draw a study: error, cost and score of each layer, the ones kept real marked; below, accuracy against cost.
 
     Parameters
@@ -99,7 +103,7 @@ def study(report):
     return figure
 
 
-def evidence(found):
+def evidence(found: dict[str, Any]) -> Figure:
     """Draw the means over seeds of `presets.evidence`, each seed a faint dot, against operations and against bytes."""
     figure = _figure(12, 5)
     axes = figure.subplots(1, 2)
@@ -119,7 +123,7 @@ def evidence(found):
     return figure
 
 
-def choice(result):
+def choice(result: dict[str, Any]) -> Figure:
     """Draw `presets.choice`: every choice of layers, accuracy against operations; what each rule picks, joined up."""
     figure = _figure(9, 6)
     axis = figure.subplots()
@@ -154,7 +158,9 @@ def choice(result):
 DASHES = ("-", "--", ":", "-.")
 
 
-def lines(x, series, xlabel, ylabel, *, log=False, title=""):
+def lines(
+    x: Iterable[float], series: dict[str, Any], xlabel: str, ylabel: str, *, log: bool = False, title: str = ""
+) -> Figure:
     """Draw {name: values} against x, each with a colour, a marker and a dash of its own."""
     figure = _figure(7, 4)
     axis = figure.subplots()
@@ -168,7 +174,7 @@ def lines(x, series, xlabel, ylabel, *, log=False, title=""):
     return figure
 
 
-def words(x):
+def words(x: ArrayLike) -> Figure:
     """Draw how a row of up to 64 values becomes one word: values, signs, bits, the tail grey."""
     x = np.asarray(x, float)
     bit = np.full(64, 0)
@@ -196,7 +202,7 @@ def words(x):
     return figure
 
 
-def bits_before_after(before, after, shares):
+def bits_before_after(before: np.ndarray, after: np.ndarray, shares: dict[str, Any]) -> Figure:
     """Draw two histograms split at 0, where the sign splits them, and {layer: (share of +1 before, after)} as bars."""
     figure = _figure(12, 3.6)
     axes = figure.subplots(1, 3)
@@ -221,7 +227,7 @@ def bits_before_after(before, after, shares):
     return figure
 
 
-def seeds(groups, ylabel):
+def seeds(groups: dict[str, Any], ylabel: str) -> Figure:
     """Draw {name: a value for each seed} as one column of marked dots a name, their mean as a line."""
     figure = _figure(7, 3.6)
     axis = figure.subplots()
@@ -247,7 +253,7 @@ def _curves(axis, x, series, ylabel):
     axis.spines[["top", "right"]].set_visible(False)
 
 
-def pseudo_gradients(x, surrogates, slopes):
+def pseudo_gradients(x: np.ndarray, surrogates: dict[str, Any], slopes: dict[str, Any]) -> Figure:
     """Draw the functions that stand in for the sign, the sign first, and beside them their slopes (no slope: 0)."""
     figure = _figure(10, 3.8)
     left, right = figure.subplots(1, 2, sharex=True)
@@ -259,7 +265,7 @@ def pseudo_gradients(x, surrogates, slopes):
     return figure
 
 
-def staircase(w, losses, gradients):
+def staircase(w: np.ndarray, losses: dict[str, Any], gradients: dict[str, Any]) -> Figure:
     """Draw losses of one weight above what each estimator takes for the derivative of the first of them."""
     figure = _figure(7.5, 5.6)
     upper, lower = figure.subplots(2, 1, sharex=True)
@@ -271,7 +277,7 @@ def staircase(w, losses, gradients):
     return figure
 
 
-def filter_and_sign(w, alpha):
+def filter_and_sign(w: np.ndarray, alpha: float) -> Figure:
     """Draw a filter (kh, kw), its sign, alpha times its sign and what is left over, numbers in the cells."""
     sign = np.where(w >= 0, 1.0, -1.0)
     panels = {"W": w, "B = sign(W)": sign, f"{alpha:.2f} B": alpha * sign, f"W - {alpha:.2f} B": w - alpha * sign}
@@ -287,7 +293,7 @@ def filter_and_sign(w, alpha):
     return figure
 
 
-def bands(x, series, xlabel, ylabel):
+def bands(x: ArrayLike, series: dict[str, Any], xlabel: str, ylabel: str) -> Figure:
     """Draw {name: (seeds, points)} against x: the mean of the seeds, and a band from the lowest to the highest."""
     figure = _figure(7.5, 4)
     axis = figure.subplots()
@@ -303,7 +309,7 @@ def bands(x, series, xlabel, ylabel):
     return figure
 
 
-def maps(panels, label, *, signed=False):
+def maps(panels: dict[str, np.ndarray], label: str, *, signed: bool = False) -> Figure:
     """Draw {title: (H, W) array} side by side, each on its own scale of colours; small maps have numbers in them."""
     figure = _figure(3.9 * len(panels), 3.4)
     for axis, (title, values) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
@@ -320,7 +326,7 @@ def maps(panels, label, *, signed=False):
     return figure
 
 
-def scatters(panels, xlabel, ylabel):
+def scatters(panels: dict[str, Any], xlabel: str, ylabel: str) -> Figure:
     """Draw {title: (x, y)} as points side by side, each with the line on which both are equal."""
     figure = _figure(3.7 * len(panels), 3.5)
     axes = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]

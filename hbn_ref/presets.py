@@ -13,8 +13,10 @@ studies and a summary of them, and like a study it goes on where it was interrup
 
 import itertools
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -33,7 +35,10 @@ HYBRIDS = {
 # ------------------------------------------------------------------------------------------------- evidence
 
 
-def evidence(load, out, *, command="", progress=True, seeds=SEEDS, **changed):
+def evidence(
+    load: Callable[..., Any], out: files.PathLike, *, command: str = "", progress: bool = True,
+    seeds: Sequence[int] = SEEDS, **changed: Any,
+) -> dict[str, Any]:  # fmt: skip
     """Train FPrec, WBin, FBin and `HYBRIDS` on 54 drawings a class, and judge each on the 26 of the test, once.
 
     Every choice in the recipe was made on drawings held out from the 54 (`ablation`), so these networks learn from
@@ -46,7 +51,7 @@ def evidence(load, out, *, command="", progress=True, seeds=SEEDS, **changed):
         also in ``out/evidence.json``.
     """
     data = load(classes=None, seed=0).without_validation().with_augmentation(**AUGMENTATION)
-    found = {}
+    found: dict[str, Any] = {}
     for seed in seeds:
         report = study.run(
             data, Path(out) / f"seed{seed}", seed=seed, variants=("fprec", "wbin", "fbin"), hybrids=HYBRIDS,
@@ -60,7 +65,7 @@ def evidence(load, out, *, command="", progress=True, seeds=SEEDS, **changed):
     return found
 
 
-def compare(found, name, other):
+def compare(found: dict[str, Any], name: str, other: str) -> tuple[float, float | None]:
     """Top-1 of one network minus that of another, over the same seeds and the same test drawings.
 
     Returns
@@ -77,7 +82,7 @@ def compare(found, name, other):
     return float(each.mean()), study.standard_error(each)
 
 
-def evidence_table(found):
+def evidence_table(found: dict[str, Any]) -> str:
     """Return the table of `evidence` as text: means over the seeds, differences with their standard errors."""
     rows = []
     for name, runs in found.items():
@@ -102,7 +107,10 @@ CHOICE_CLASSES, CHOICE_EPOCHS = 10, 20
 RULES = ("metric", "cost alone", "error alone")
 
 
-def choice(load, out, *, command="", progress=True, seeds=SEEDS, **changed):
+def choice(
+    load: Callable[..., Any], out: files.PathLike, *, command: str = "", progress: bool = True,
+    seeds: Sequence[int] = SEEDS, **changed: Any,
+) -> dict[str, Any]:  # fmt: skip
     """Train the network with every choice of layers to keep real, and see what the metric makes of it.
 
     Each seed is also that of the split, so that as many sets of test drawings judge.
@@ -114,7 +122,7 @@ def choice(load, out, *, command="", progress=True, seeds=SEEDS, **changed):
         {seed: rows of layer, error, macs}, kept {seed: the partition's choice}, and what was asked for; also in
         ``out/choice.json``.
     """
-    result = {"choices": {}, "ops": {}, "layers": {}, "kept": {}}
+    result: dict[str, Any] = {"choices": {}, "ops": {}, "layers": {}, "kept": {}}
     for seed in seeds:
         data = load(classes=CHOICE_CLASSES, seed=seed).with_augmentation(**AUGMENTATION)
         settings = {**RECIPE, "epochs": CHOICE_EPOCHS, "distillation": 0.0, **changed}
@@ -136,7 +144,7 @@ def choice(load, out, *, command="", progress=True, seeds=SEEDS, **changed):
     return result
 
 
-def choose(rows, rule, count):
+def choose(rows: Sequence[dict[str, Any]], rule: str, count: int) -> str:
     """Return the ``count`` layers that a rule prefers, "+" between them.
 
     Parameters
@@ -152,7 +160,7 @@ def choose(rows, rule, count):
     return "+".join(rows[i]["layer"] for i in best)
 
 
-def choice_rows(result):
+def choice_rows(result: dict[str, Any]) -> list[dict[str, Any]]:
     """Compare the rules with every choice of as many layers, for each number of layers.
 
     Returns
@@ -186,7 +194,7 @@ def _choice_row(count, rule, top, ops, chosen):
     }  # fmt: skip
 
 
-def choice_table(result):
+def choice_table(result: dict[str, Any]) -> str:
     """Return `choice_rows` as text."""
     rows = [
         {
@@ -207,7 +215,7 @@ def _ends(result):
 
 # ------------------------------------------------------------------------------------------------- ablation
 
-CHANGES = {  # name: (what changes in the recipe, what changes in the augmentation)
+CHANGES: dict[str, Any] = {  # name: (what changes in the recipe, what changes in the augmentation)
     "as it is": ({}, {}),
     "no elastic bending": ({}, {"elastic": 0.0}),
     "twice the elastic bending": ({}, {"elastic": 3.0}),
@@ -226,7 +234,10 @@ CHANGES = {  # name: (what changes in the recipe, what changes in the augmentati
 JUDGED = ("fprec", "hybrid-conv5-conv6")
 
 
-def ablation(load, out, *, command="", progress=True, seeds=SEEDS, changes=None, repeated=3, **settings):
+def ablation(
+    load: Callable[..., Any], out: files.PathLike, *, command: str = "", progress: bool = True,
+    seeds: Sequence[int] = SEEDS, changes: dict[str, Any] | None = None, repeated: int = 3, **settings: Any,
+) -> dict[str, Any]:  # fmt: skip
     """Train FPrec and a hybrid with the recipe, and with one thing changed, for a quarter of its epochs.
 
     The judges are drawings held out from the 54 a class; the test drawings are not opened. All changes are tried with
@@ -240,7 +251,7 @@ def ablation(load, out, *, command="", progress=True, seeds=SEEDS, changes=None,
     """
     changes = CHANGES if changes is None else changes
     plain = next(iter(changes))
-    result = {"runs": {name: {} for name in changes}}
+    result: dict[str, Any] = {"runs": {name: {} for name in changes}}
     epochs = max(1, whole_number("epochs", settings.pop("epochs", RECIPE["epochs"])) // 4)
 
     def add(name, seed):
@@ -260,7 +271,7 @@ def ablation(load, out, *, command="", progress=True, seeds=SEEDS, changes=None,
     for name in changes:
         add(name, seeds[0])
     effect = {name: abs(_effect(result, name, plain, [seeds[0]])) for name in changes if name != plain}
-    for name in [plain, *sorted(effect, key=effect.get, reverse=True)[:repeated]]:
+    for name in [plain, *sorted(effect, key=effect.__getitem__, reverse=True)[:repeated]]:
         for seed in seeds[1:]:
             add(name, seed)
     files.write_json(Path(out) / "ablation.json", result)
@@ -272,7 +283,7 @@ def _effect(result, name, plain, seeds):
     return np.mean([runs[name][str(s)][n]["top1"] - runs[plain][str(s)][n]["top1"] for s in seeds for n in JUDGED])
 
 
-def ablation_table(result):
+def ablation_table(result: dict[str, Any]) -> str:
     """Return as text: a row a change, top-1 of both networks, and the difference to the recipe as it is."""
     runs = result["runs"]
     plain = next(iter(runs))
@@ -281,11 +292,11 @@ def ablation_table(result):
         row = {"change": name, "seeds": len(found)}
         for network in JUDGED:
             row[f"{network} %"] = f"{np.mean([entry[network]['top1'] for entry in found.values()]):.1f}"
-            each = [
+            differences = [
                 study.unpack_hits(entry[network]).astype(int) - study.unpack_hits(runs[plain][seed][network])
                 for seed, entry in found.items()
             ]
-            each = 100.0 * np.concatenate(each)
+            each = 100.0 * np.concatenate(differences)
             same = name == plain
             row[f"{network}: change"] = "" if same else study.with_error(each.mean(), study.standard_error(each))
         rows.append(row)
@@ -296,9 +307,9 @@ def ablation_table(result):
 class Preset:
     """How a study is run, how its result is told by its keys, and its table."""
 
-    run: object
-    table: object
-    keys: frozenset
+    run: Callable[..., dict[str, Any]]
+    table: Callable[[dict[str, Any]], str]
+    keys: frozenset[str]
 
 
 PRESETS = {
@@ -308,7 +319,7 @@ PRESETS = {
 }
 
 
-def table_of(path):
+def table_of(path: files.PathLike) -> str | None:
     """Return the table of a summary that a preset wrote, or None where the file is something else.
 
     Raises

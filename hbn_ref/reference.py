@@ -10,13 +10,16 @@ Layout: activations (N, H, W, C), weights (kh, kw, C_in, C_out). `stride` and `p
 """
 
 import math
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
 WORD_BITS = 64
+IntOrPair = int | tuple[int, int]  # one number for both directions, or (height, width)
 
 
-def pair(value):
+def pair(value: Any) -> tuple[int, int]:
     """An integer v stands for the pair (v, v)."""
     return (int(value), int(value)) if np.ndim(value) == 0 else (int(value[0]), int(value[1]))
 
@@ -24,7 +27,7 @@ def pair(value):
 # ---------------------------------------------------------------------------------------------------- bits
 
 
-def sign(x):
+def sign(x: np.ndarray) -> np.ndarray:
     """sign(x) = +1 where x >= 0, else -1. A bit has two values, so sign(0) = sign(-0.0) = +1."""
     x = np.asarray(x, np.float64)
     if np.isnan(x).any():
@@ -32,7 +35,7 @@ def sign(x):
     return np.where(x >= 0, 1.0, -1.0)
 
 
-def pack(x):
+def pack(x: np.ndarray) -> np.ndarray:
     """Channel c becomes bit c % 64 of word c // 64; 1 means x >= 0; unused bits are 0.
 
     x (..., C) -> uint64 (..., ceil(C / 64)).
@@ -48,7 +51,7 @@ def pack(x):
     return words.reshape(*signs.shape[:-1], words.shape[1])
 
 
-def unpack(words, channels):
+def unpack(words: np.ndarray, channels: int) -> np.ndarray:
     """The inverse of pack: bit 1 -> +1.0, bit 0 -> -1.0, as float32 (..., channels)."""
     words = np.asarray(words, np.uint64)
     rows = words.reshape(-1, words.shape[-1])
@@ -60,7 +63,7 @@ def unpack(words, channels):
     return out.reshape(*words.shape[:-1], channels)
 
 
-def xnor_matmul(a, b, n):
+def xnor_matmul(a: np.ndarray, b: np.ndarray, n: int) -> np.ndarray:
     """out[i, j] = sum over the n valid bits of (+1 where the bits agree, -1 where they differ).
 
     a (M, W) uint64, b (N, W) uint64 -> int32 (M, N). Bits beyond n must be 0 in both, so they never differ:
@@ -77,17 +80,17 @@ def xnor_matmul(a, b, n):
 # ------------------------------------------------------------------------------------------------ binarize
 
 
-def ste_slope(x):
+def ste_slope(x: float) -> float:
     """Straight-through estimator: sign is treated as clip(x, -1, 1), whose slope is 1[|x| < 1]."""
     return 1.0 if abs(x) < 1 else 0.0
 
 
-def approx_sign_slope(x):
+def approx_sign_slope(x: float) -> float:
     """Bi-Real Net (Liu et al. 2018): slope of the parabola pair 2x + x^2 (x < 0), 2x - x^2 (x >= 0)."""
     return 2.0 - 2.0 * abs(x) if abs(x) < 1 else 0.0
 
 
-def swish_sign_slope(x, beta=5.0):
+def swish_sign_slope(x: float, beta: float = 5.0) -> float:
     """SignSwish (Darabi et al. 2018, BNN+), with z = beta x:
 
     SS(x) = 2 s(z) (1 + z (1 - s(z))) - 1,  s the logistic function;
@@ -100,31 +103,31 @@ def swish_sign_slope(x, beta=5.0):
 SLOPES = {"ste": ste_slope, "approx_sign": approx_sign_slope, "swish_sign": swish_sign_slope}
 
 
-def estimator_backward(dout, x, estimator):
+def estimator_backward(dout: np.ndarray, x: np.ndarray, estimator: str) -> np.ndarray:
     """dx_i = dout_i * slope(x_i): what the named estimator puts in the place of the derivative of sign."""
     x = np.asarray(x, np.float64)
     slopes = np.array([SLOPES[estimator](value) for value in x.ravel()])
     return np.asarray(dout, np.float64) * slopes.reshape(x.shape)
 
 
-def ste_backward(dout, x):
+def ste_backward(dout: np.ndarray, x: np.ndarray) -> np.ndarray:
     """dx = dout * 1[|x| < 1]."""
     return estimator_backward(dout, x, "ste")
 
 
-def approx_sign_backward(dout, x):
+def approx_sign_backward(dout: np.ndarray, x: np.ndarray) -> np.ndarray:
     """dx = dout * (2 - 2|x|) where |x| < 1, else 0."""
     return estimator_backward(dout, x, "approx_sign")
 
 
-def swish_sign_backward(dout, x, beta=5.0):
+def swish_sign_backward(dout: np.ndarray, x: np.ndarray, beta: float = 5.0) -> np.ndarray:
     """dx = dout * dSS/dx, see swish_sign_slope."""
     x = np.asarray(x, np.float64)
     slopes = np.array([swish_sign_slope(value, beta) for value in x.ravel()])
     return np.asarray(dout, np.float64) * slopes.reshape(x.shape)
 
 
-def alpha(w):
+def alpha(w: np.ndarray) -> np.ndarray:
     """alpha_o = (1/n) sum_i |w_io|: the scale that minimises ||w_o - alpha_o sign(w_o)||^2. -> (C_out,)"""
     w = np.asarray(w, np.float64)
     filters = w.reshape(-1, w.shape[-1])  # (n, C_out)
@@ -132,12 +135,12 @@ def alpha(w):
     return np.array([sum(abs(value) for value in filters[:, o]) / n for o in range(filters.shape[1])])
 
 
-def binary_weight(w):
+def binary_weight(w: np.ndarray) -> np.ndarray:
     """W~ = alpha(w) * sign(w), one alpha per output filter."""
     return alpha(w) * sign(w)
 
 
-def weight_gradient(g, w, rule="paper"):
+def weight_gradient(g: np.ndarray, w: np.ndarray, rule: str = "paper") -> np.ndarray:
     """Turns g = dL/dW~ into dL/dW, for each filter of n = kh kw C_in weights.
 
     exact: dL/dW_i = alpha 1[|W_i| < 1] g_i + (sign(W_i) / n) sum_j g_j sign(W_j)
@@ -165,12 +168,12 @@ def weight_gradient(g, w, rule="paper"):
 # ---------------------------------------------------------------------------------------------------- conv
 
 
-def output_size(size, kernel, stride, padding):
+def output_size(size: int, kernel: int, stride: int, padding: int) -> int:
     """Number of places where the kernel fits: floor((size + 2 padding - kernel) / stride) + 1."""
     return (size + 2 * padding - kernel) // stride + 1
 
 
-def pad_border(x, padding, value):
+def pad_border(x: np.ndarray, padding: IntOrPair, value: float) -> np.ndarray:
     """x (N, H, W, C) with `padding` rows and columns of `value` on each side."""
     (ph, pw), (n, h, w, c) = pair(padding), x.shape
     out = np.full((n, h + 2 * ph, w + 2 * pw, c), value, np.float64)
@@ -178,7 +181,9 @@ def pad_border(x, padding, value):
     return out
 
 
-def conv2d_forward(x, w, *, stride=1, padding=0, pad_value=0):
+def conv2d_forward(
+    x: np.ndarray, w: np.ndarray, *, stride: IntOrPair = 1, padding: IntOrPair = 0, pad_value: float = 0
+) -> np.ndarray:
     """out[n, i, j, :] = sum over taps (a, b) of xp[n, i sh + a, j sw + b, :] @ w[a, b]
 
     with xp = x inside a border of pad_value. (The field's "convolution": the kernel is not flipped.)
@@ -194,7 +199,10 @@ def conv2d_forward(x, w, *, stride=1, padding=0, pad_value=0):
     return out
 
 
-def conv2d_backward(dout, x, w, *, stride=1, padding=0, pad_value=0):
+def conv2d_backward(
+    dout: np.ndarray, x: np.ndarray, w: np.ndarray, *, stride: IntOrPair = 1, padding: IntOrPair = 0,
+    pad_value: float = 0,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Every product of the forward pass, read backwards:
 
     dxp[n, i sh + a, j sw + b, :] += w[a, b] @ dout[n, i, j]
@@ -215,17 +223,24 @@ def conv2d_backward(dout, x, w, *, stride=1, padding=0, pad_value=0):
     return dpadded[:, ph : ph + height, pw : pw + width], dw
 
 
-def binary_weight_conv2d_forward(x, w, *, stride=1, padding=0):
+def binary_weight_conv2d_forward(
+    x: np.ndarray, w: np.ndarray, *, stride: IntOrPair = 1, padding: IntOrPair = 0
+) -> np.ndarray:
     """conv(x, W~) with W~ = alpha(w) sign(w)."""
     return conv2d_forward(x, binary_weight(w), stride=stride, padding=padding)
 
 
-def binary_weight_conv2d_backward(dout, x, w, *, stride=1, padding=0):
+def binary_weight_conv2d_backward(
+    dout: np.ndarray, x: np.ndarray, w: np.ndarray, *, stride: IntOrPair = 1, padding: IntOrPair = 0
+) -> tuple[np.ndarray, np.ndarray]:
     """Returns (dx, dL/dW~); weight_gradient turns the second into dL/dW."""
     return conv2d_backward(dout, x, binary_weight(w), stride=stride, padding=padding)
 
 
-def xnor_conv2d_forward(x, w, *, stride=1, padding=0, pad_value=0, scale=True):
+def xnor_conv2d_forward(
+    x: np.ndarray, w: np.ndarray, *, stride: IntOrPair = 1, padding: IntOrPair = 0, pad_value: float = 0,
+    scale: bool = True,
+) -> np.ndarray:  # fmt: skip
     """conv(sign(x), W~) with W~ = alpha(w) sign(w), or sign(w) when scale is False (integer counts).
 
     The border takes part as pad_value: with 0 a padded tap adds nothing, with +-1 it is an ordinary sign.
@@ -234,7 +249,10 @@ def xnor_conv2d_forward(x, w, *, stride=1, padding=0, pad_value=0, scale=True):
     return conv2d_forward(sign(x), weights, stride=stride, padding=padding, pad_value=pad_value)
 
 
-def xnor_conv2d_backward(dout, x, w, *, stride=1, padding=0, pad_value=0, scale=True, estimator="ste"):
+def xnor_conv2d_backward(
+    dout: np.ndarray, x: np.ndarray, w: np.ndarray, *, stride: IntOrPair = 1, padding: IntOrPair = 0,
+    pad_value: float = 0, scale: bool = True, estimator: str = "ste",
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Backward through conv(sign(x), W~), then the estimator through sign. Returns (dx, dL/dW~)."""
     weights = binary_weight(w) if scale else sign(w)
     dsign, dw = conv2d_backward(dout, sign(x), weights, stride=stride, padding=padding, pad_value=pad_value)
@@ -244,7 +262,7 @@ def xnor_conv2d_backward(dout, x, w, *, stride=1, padding=0, pad_value=0, scale=
 # -------------------------------------------------------------------------------------------------- layers
 
 
-def batchnorm_forward(x, gamma, beta, eps=1e-5):
+def batchnorm_forward(x: np.ndarray, gamma: np.ndarray, beta: np.ndarray, eps: float = 1e-5) -> np.ndarray:
     """Training mode, per channel over (N, H, W): out = gamma (x - mean) / sqrt(var + eps) + beta.
 
     var is the biased variance (divided by the number of values, not by one less).
@@ -259,7 +277,9 @@ def batchnorm_forward(x, gamma, beta, eps=1e-5):
     return out
 
 
-def batchnorm_backward(dout, x, gamma, eps=1e-5):
+def batchnorm_backward(
+    dout: np.ndarray, x: np.ndarray, gamma: np.ndarray, eps: float = 1e-5
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """With m values per channel, xhat = (x - mean) / std and std = sqrt(var + eps):
 
     dbeta = sum dout,   dgamma = sum dout xhat,
@@ -282,7 +302,7 @@ def batchnorm_backward(dout, x, gamma, eps=1e-5):
     return dx, dgamma, dbeta
 
 
-def pool_output_size(size, window, stride, padding, ceil=False):
+def pool_output_size(size: int, window: int, stride: int, padding: int, ceil: bool = False) -> int:
     """As output_size; with ceil, an incomplete last window counts too if it starts before the far border."""
     if not ceil:
         return output_size(size, window, stride, padding)
@@ -290,7 +310,9 @@ def pool_output_size(size, window, stride, padding, ceil=False):
     return count - 1 if (count - 1) * stride >= size + padding else count
 
 
-def pool_windows(x, size, stride, padding, ceil=False):
+def pool_windows(
+    x: np.ndarray, size: IntOrPair, stride: IntOrPair, padding: IntOrPair, ceil: bool = False
+) -> Iterator[tuple[int, int, int, list[tuple[int, int]]]]:
     """Yields (n, i, j, taps): the output position and the (row, column) of x under the window, row-major.
 
     Only taps inside x are listed: those in the border hold -inf for max pooling and 0 for average pooling,
@@ -305,14 +327,18 @@ def pool_windows(x, size, stride, padding, ceil=False):
         yield n, i, j, [(r, c) for r, c in taps if 0 <= r < height and 0 <= c < width]
 
 
-def pool_output(x, size, stride, padding, ceil=False):
+def pool_output(
+    x: np.ndarray, size: IntOrPair, stride: IntOrPair, padding: IntOrPair, ceil: bool = False
+) -> np.ndarray:
     """An empty output of the shape the pooling functions share."""
     (kh, kw), (sh, sw), (ph, pw) = pair(size), pair(stride), pair(padding)
     out_h = pool_output_size(x.shape[1], kh, sh, ph, ceil)
     return np.empty((len(x), out_h, pool_output_size(x.shape[2], kw, sw, pw, ceil), x.shape[3]))
 
 
-def max_pool_forward(x, size, stride, padding=0, ceil=False):
+def max_pool_forward(
+    x: np.ndarray, size: IntOrPair, stride: IntOrPair, padding: IntOrPair = 0, ceil: bool = False
+) -> np.ndarray:
     """out[n, i, j, c] = max of channel c under the window; the border is -inf, so it never wins."""
     x = np.asarray(x, np.float64)
     out = pool_output(x, size, stride, padding, ceil)
@@ -322,7 +348,9 @@ def max_pool_forward(x, size, stride, padding=0, ceil=False):
     return out
 
 
-def max_pool_backward(dout, x, size, stride, padding=0, ceil=False):
+def max_pool_backward(
+    dout: np.ndarray, x: np.ndarray, size: IntOrPair, stride: IntOrPair, padding: IntOrPair = 0, ceil: bool = False
+) -> np.ndarray:
     """The whole gradient of an output goes to the tap that won: the first one, row-major, among equals."""
     x = np.asarray(x, np.float64)
     dx = np.zeros_like(x)
@@ -333,7 +361,7 @@ def max_pool_backward(dout, x, size, stride, padding=0, ceil=False):
     return dx
 
 
-def avg_pool_forward(x, size, stride, padding=0):
+def avg_pool_forward(x: np.ndarray, size: IntOrPair, stride: IntOrPair, padding: IntOrPair = 0) -> np.ndarray:
     """out = (sum under the window) / (size * size); the border counts as zeros."""
     x = np.asarray(x, np.float64)
     kh, kw = pair(size)
@@ -343,7 +371,9 @@ def avg_pool_forward(x, size, stride, padding=0):
     return out
 
 
-def avg_pool_backward(dout, x, size, stride, padding=0):
+def avg_pool_backward(
+    dout: np.ndarray, x: np.ndarray, size: IntOrPair, stride: IntOrPair, padding: IntOrPair = 0
+) -> np.ndarray:
     """Every tap under the window gets dout / (size * size)."""
     kh, kw = pair(size)
     dx = np.zeros(np.shape(x))
@@ -356,7 +386,7 @@ def avg_pool_backward(dout, x, size, stride, padding=0):
 # --------------------------------------------------------------------------------------------------- train
 
 
-def softmax_cross_entropy(logits, labels):
+def softmax_cross_entropy(logits: np.ndarray, labels: np.ndarray) -> tuple[float, np.ndarray]:
     """loss = mean over rows of -log p[label],  p = exp(z) / sum exp(z);  dlogits = (p - onehot) / N.
 
     The largest logit of a row is subtracted first: p does not change and exp cannot overflow.
@@ -372,7 +402,10 @@ def softmax_cross_entropy(logits, labels):
     return loss / len(logits), dlogits / len(logits)
 
 
-def adam_step(w, g, m, v, t, lr, beta1=0.9, beta2=0.999, eps=1e-8):
+def adam_step(
+    w: np.ndarray, g: np.ndarray, m: np.ndarray, v: np.ndarray, t: int, lr: float, beta1: float = 0.9,
+    beta2: float = 0.999, eps: float = 1e-8,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
     """Step t = 1, 2, ... of Adam (Kingma & Ba 2015). Returns the new (w, m, v).
 
     m <- beta1 m + (1 - beta1) g,          v <- beta2 v + (1 - beta2) g^2
@@ -385,7 +418,10 @@ def adam_step(w, g, m, v, t, lr, beta1=0.9, beta2=0.999, eps=1e-8):
     return w - lr * mhat / (np.sqrt(vhat) + eps), m, v
 
 
-def sgd_step(w, g, velocity, lr, momentum=0.0, nesterov=False, weight_decay=0.0):
+def sgd_step(
+    w: np.ndarray, g: np.ndarray, velocity: np.ndarray, lr: float, momentum: float = 0.0, nesterov: bool = False,
+    weight_decay: float = 0.0,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """PyTorch's convention. Returns the new (w, velocity).
 
     g <- g + weight_decay w,   v <- momentum v + g,   w <- w - lr v   (Nesterov: w - lr (g + momentum v))

@@ -2,6 +2,8 @@
 
 A compiler given the plain loops decides for itself what stays in registers, and often sends its sums to memory and
 back. Here a sum is a **block**: ``rows`` output pixels times ``lanes`` output channels, one variable, in registers
+from collections.abc import Callable
+from typing import Any
 from the first product to the last. Each step reads ``lanes`` weights once for all rows, and one input for each row:
 
                        lanes = 8 channels, one register
@@ -20,7 +22,9 @@ The kernels at the end read like any Numba code, take what their plain twins in 
 integers exactly, floats up to the rounding of a sum. `engine.run` puts them in their twins' place.
 """
 
+from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
 
 import llvmlite.binding as llvm
 from llvmlite import ir
@@ -43,7 +47,7 @@ BLOCKS = {
 
 
 @lru_cache(maxsize=1)
-def register_bits():
+def register_bits() -> int:
     """Bits of a vector register on this processor, 0 if it has none that would help.
 
     Nobody knows better than the compiler: let it count the ones of 8 words and look at what it wrote.
@@ -65,7 +69,7 @@ def register_bits():
 class Block(types.Type):
     """rows x lanes numbers of one type: a variable in registers."""
 
-    def __init__(self, rows, lanes, item):
+    def __init__(self, rows: int, lanes: int, item: types.Type) -> None:
         self.rows, self.lanes, self.item = rows, lanes, item
         super().__init__(f"Block({rows}, {lanes}, {item})")
 
@@ -87,8 +91,8 @@ def _load(context, builder, kind, array, index, lanes):
     return builder.load(_place(context, builder, kind, array, index, lanes), align=4)  # an element's, not a vector's
 
 
-def _element(*where):
-    return where[1].extract_element(_load(*where, 1), _I32(0))
+def _element(context, builder, kind, array, index):
+    return builder.extract_element(_load(context, builder, kind, array, index, 1), _I32(0))
 
 
 def _splat(builder, value, lanes):
@@ -240,11 +244,11 @@ def _make_float_gather(rows, lanes):
     return float_gather
 
 
-def xnor_gather(width):
+def xnor_gather(width: int) -> Callable[..., Any]:
     """The packed product for this processor, for tiles of 64 or 32 columns."""
     return _make_xnor_gather(*BLOCKS.get(register_bits(), BLOCKS[128])[width == 32])
 
 
-def float_gather(width):
+def float_gather(width: int) -> Callable[..., Any]:
     """The float product for this processor, for tiles of 64 or 32 columns."""
     return _make_float_gather(*BLOCKS.get(register_bits(), BLOCKS[128])[2 + (width == 32)])

@@ -12,8 +12,10 @@ import os
 import platform
 import re
 import zlib
+from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -33,7 +35,7 @@ TABLE = {
 PACKED = {"ms_packed": "ms/image packed", "file_bytes": "packed file"}  # reports before chapter 9 do without
 
 
-def machine():
+def machine() -> dict[str, Any]:
     """Return what a timing depends on: processor, threads, versions, and today's date."""
     processor = platform.processor() or platform.machine()
     if os.path.exists("/proc/cpuinfo"):
@@ -47,12 +49,15 @@ def machine():
     }  # fmt: skip
 
 
-def milliseconds_per_image(model, packed, x, repeats=30):
+def milliseconds_per_image(
+    model: layers.Sequential, packed: deploy.PackedNetwork, x: np.ndarray, repeats: int = 30
+) -> list[float]:
     """Median times in ms of one image, in turn: an evaluation forward pass with weights packed beforehand, and packed.
 
     One thread.
     """
-    calls, seconds = (lambda: model.forward(x[:1]), lambda: packed(x[:1])), ([], [])
+    calls = (lambda: model.forward(x[:1]), lambda: packed(x[:1]))
+    seconds: tuple[list[float], list[float]] = ([], [])
     with engine.threads(1), layers.packed_weights(model):
         for _ in range(repeats):
             for call, seen in zip(calls, seconds, strict=True):
@@ -60,13 +65,16 @@ def milliseconds_per_image(model, packed, x, repeats=30):
     return [1000 * float(np.median(seen)) for seen in seconds]
 
 
-def unpack_hits(entry):
+def unpack_hits(entry: dict[str, Any]) -> np.ndarray:
     """Return bool (count,): which test drawings a network recognised; a report holds 8 to a byte, in hex."""
     packed = np.frombuffer(bytes.fromhex(entry["hits"]), np.uint8)
     return np.unpackbits(packed, count=entry["count"]).astype(bool)
 
 
-def choose_layers(model, batches, *, ratio=RATIO, clusters=CLUSTERS, gamma=None, form="mse"):
+def choose_layers(
+    model: layers.Sequential, batches: Iterable[np.ndarray], *, ratio: float = RATIO, clusters: int = CLUSTERS,
+    gamma: float | None = None, form: str = "mse",
+) -> tuple[list[dict[str, Any]], float]:  # fmt: skip
     """Steps 1 to 4 of chapter 8 on a trained fully binary network.
 
     Returns
@@ -94,7 +102,9 @@ def choose_layers(model, batches, *, ratio=RATIO, clusters=CLUSTERS, gamma=None,
 class Study:
     """One study and its folder: what is finished stands in progress.json, what is running in a checkpoint."""
 
-    def __init__(self, data, out, settings, command="", progress=True):
+    def __init__(
+        self, data: Any, out: files.PathLike, settings: dict[str, Any], command: str = "", progress: bool = True
+    ) -> None:
         self.data, self.out, self.settings, self.progress = data, Path(out), settings, progress
         self.report = {
             "format": REPORT_FORMAT, "data": data.name, "classes": list(data.classes), "seed": settings["seed"],
@@ -120,7 +130,9 @@ class Study:
     def _save(self):
         files.write_json(self.out / "progress.json", self.report)
 
-    def build(self, variant, keep_real=(), last_layer=None, init=True):
+    def build(
+        self, variant: str, keep_real: Sequence[str | int] = (), last_layer: str | None = None, init: bool = True
+    ) -> layers.Sequential:
         """Return the untrained network of a variant."""
         s, p = self.settings, self.data.preprocessing
         last_layer = "real" if variant == "fprec" else last_layer or s["last_layer"]
@@ -130,7 +142,7 @@ class Study:
             estimator=s["estimator"], init=init,
         )  # fmt: skip
 
-    def train(self, name, variant, **options):
+    def train(self, name: str, variant: str, **options: Any) -> None:
         """Train and judge one network unless that is done; its files and its entry in the report are written."""
         path, packed_path, checkpoint = (self.out / f"{name}{end}.npz" for end in ("", "-packed", ".checkpoint"))
         if name in self.report["variants"] and packed_path.exists() and (path.exists() or not self._keeps(name)):
@@ -186,7 +198,7 @@ class Study:
             entry["top1_ten_crops"] = train.evaluate(packed, *data.test, prepare=data.ten_crops)["top1"]
         return entry
 
-    def choose(self):
+    def choose(self) -> list[str]:
         """Measure the metric on the trained FBin network's validation drawings; return the layers to keep real."""
         if not self.report["metric"]:
             s, (images, _) = self.settings, self.data.validation
@@ -197,7 +209,7 @@ class Study:
             self._save()
         return [row["layer"] for row in self.report["metric"] if row["kept_real"]]
 
-    def run(self, finish=None):
+    def run(self, finish: Callable[[dict[str, Any]], Any] | None = None) -> dict[str, Any]:
         """Do all that is not yet done, and return the report."""
         self.out.mkdir(parents=True, exist_ok=True)
         with files.alone(self.out):
@@ -224,10 +236,13 @@ class Study:
 
 
 def run(
-    data, out, *, model="small", epochs=16, batch=64, seed=0, variants=models.VARIANTS, ratio=RATIO, clusters=CLUSTERS,
-    gamma=None, form="mse", lr=LEARNING_RATE, last_layer="real", width=1, rule="paper", estimator="ste", smoothing=0.0,
-    distillation=0.0, hybrids=None, ten_crops=False, latent=True, command="", progress=True, finish=None,
-):  # fmt: skip
+    data: Any, out: files.PathLike, *, model: str = "small", epochs: int = 16, batch: int = 64, seed: int = 0,
+    variants: Sequence[str] = models.VARIANTS, ratio: float = RATIO, clusters: int = CLUSTERS,
+    gamma: float | None = None, form: str = "mse", lr: float = LEARNING_RATE, last_layer: str = "real",
+    width: float = 1, rule: str = "paper", estimator: str = "ste", smoothing: float = 0.0, distillation: float = 0.0,
+    hybrids: dict[str, Any] | None = None, ten_crops: bool = False, latent: bool = True, command: str = "",
+    progress: bool = True, finish: Callable[[dict[str, Any]], Any] | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """Run a study into the folder ``out``, or go on with one that was interrupted there.
 
     Parameters
@@ -279,7 +294,7 @@ def run(
         "ten_crops": ten_crops, "latent": latent, "preprocessing": data.preprocessing,
         "augmentation": files.plain(getattr(data, "augmentation", None)),
         "drawings": [len(part[1]) for part in (data.train, data.validation, data.test)],
-        "checksum": zlib.crc32(np.ascontiguousarray(data.train[0])),
+        "checksum": zlib.crc32(np.ascontiguousarray(data.train[0]).data),
     }  # fmt: skip
     study = Study(data, out, settings, command, progress)
     hybrid.partition([1.0, 2.0], ratio, clusters)  # refuse bad values now, not after an hour of training
@@ -298,28 +313,29 @@ def run(
     return study.run(finish)
 
 
-def table(report):
+def table(report: dict[str, Any]) -> str:
     """Return the report's table, and the choice of layers, as text."""
     rows = [{**found, "variant": name} for name, found in report["variants"].items()]
     columns = TABLE | {key: title for key, title in PACKED.items() if all(key in row for row in rows)}
     lines = [cost.format_table([{title: row[key] for key, title in columns.items()} for row in rows], columns.values())]
     if report["metric"]:
-        columns = ("layer", "error", "macs", "score", "kept_real")
+        shown = ("layer", "error", "macs", "score", "kept_real")
         rows = [{**row, "error": f"{row['error']:.3f}", "score": f"{row['score']:.3f}",
                  "kept_real": "real" if row["kept_real"] else ""} for row in report["metric"]]  # fmt: skip
         kept = [row["layer"] for row in report["metric"] if row["kept_real"]]
         lines += [
             "",
             f"Kept real: {', '.join(kept) or 'none'}, by error + gamma / cost share, gamma = {report['gamma']:.4g}",
-            cost.format_table(rows, columns),
+            cost.format_table(rows, shown),
         ]
     return "\n".join(lines)
 
 
-def load_report(path):
+def load_report(path: files.PathLike) -> dict[str, Any]:
     """Read a report written by `run`; FileError where it is none."""
     report = files.read_json(path)
-    wanted = {"variants": dict, "metric": list, "settings": dict, "seed": int, "gamma": (float, int, type(None))}
+    number_or_none: Any = (float, int, type(None))
+    wanted = {"variants": dict, "metric": list, "settings": dict, "seed": int, "gamma": number_or_none}
     whole = isinstance(report, dict) and report.get("format") == REPORT_FORMAT
     if not whole or not all(isinstance(report.get(key), kind) for key, kind in wanted.items()):
         raise files.FileError(f"{path}: expected a study's report.json")
@@ -330,7 +346,7 @@ def load_report(path):
     return report
 
 
-def over_seeds(reports):
+def over_seeds(reports: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Mean top-1 of each variant over studies that differ in the seed only, with standard errors.
 
     Returns
@@ -368,17 +384,17 @@ def _but_for_the_seed(report):
     return settings | {"preprocessing": {key: v for key, v in preprocessing.items() if key != "split_seed"}}
 
 
-def standard_error(values):
+def standard_error(values: np.ndarray) -> float | None:
     """Return the standard error of the mean of an array, or None for a single value."""
     return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else None
 
 
-def with_error(value, error):
+def with_error(value: float, error: float | None) -> str:
     """Return "84.1 +- 0.3", or "84.1" where there is no error."""
     return f"{value:.1f}" + ("" if error is None else f" +- {error:.1f}")
 
 
-def over_seeds_table(rows):
+def over_seeds_table(rows: Sequence[dict[str, Any]]) -> str:
     """Return `over_seeds` as text."""
 
     titles = {"top1": "top-1 %", "minus_fprec": "minus FPrec", "minus_fbin": "minus FBin"}

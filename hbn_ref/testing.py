@@ -35,9 +35,12 @@ read, not to write; a result is the caller's, and no later call may change it. W
 compares each layer's bits with those of ``hbn_ref.deploy.load(path).trace(x)``.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from hbn_ref import reference
 
@@ -96,6 +99,8 @@ def _typed(dtype, *arrays):
 class _Case:
     """What is needed to make the arrays of one call again: its repr is that code."""
 
+    names: ClassVar[str]  # what the arrays are called
+
     def fail(self, message):
         raise AssertionError(f"{self}: {message}\nagain: {self.names} = testing.{self!r}.arrays()")
 
@@ -104,7 +109,7 @@ class _Case:
 class PackCase(_Case):
     """x (..., C), one array of one kind of values."""
 
-    shape: tuple
+    shape: tuple[int, ...]
     kind: str
     dtype: str = "float32"
     names = "(x,)"
@@ -112,7 +117,7 @@ class PackCase(_Case):
     def __str__(self):
         return f"x of shape {self.shape} {self.dtype} ({self.kind})"
 
-    def arrays(self):
+    def arrays(self) -> tuple[np.ndarray, ...]:
         return _typed(self.dtype, _values(self.kind, self.shape, np.random.default_rng(self.shape)))
 
 
@@ -125,7 +130,7 @@ class UnpackCase(PackCase):
     def __str__(self):
         return f"words of signs of shape {self.shape}, channels={self.shape[-1]} ({self.kind})"
 
-    def arrays(self):
+    def arrays(self) -> tuple[np.ndarray, ...]:
         return (reference.pack(super().arrays()[0]),)
 
 
@@ -144,7 +149,7 @@ class MatmulCase(_Case):
         words = -(-self.n // 64)
         return f"a ({self.rows}, {words}), b ({self.filters}, {words}), n={self.n}, signs {self.signs}"
 
-    def arrays(self):
+    def arrays(self) -> tuple[np.ndarray, ...]:
         rng, kinds = np.random.default_rng(self.seed), SIGNS[self.signs]
         shapes = (self.rows, self.n), (self.filters, self.n)
         return tuple(reference.pack(_values(kind, shape, rng)) for kind, shape in zip(kinds, shapes, strict=True))
@@ -154,10 +159,10 @@ class MatmulCase(_Case):
 class ConvCase(_Case):
     """x (N, H, W, C_in) and w (kh, kw, C_in, C_out) of one convolution."""
 
-    x_shape: tuple
-    w_shape: tuple
-    stride: int | tuple
-    padding: int | tuple
+    x_shape: tuple[int, ...]
+    w_shape: tuple[int, ...]
+    stride: reference.IntOrPair
+    padding: reference.IntOrPair
     pad_value: int
     signs: str
     seed: int
@@ -170,19 +175,19 @@ class ConvCase(_Case):
             f"pad_value={self.pad_value}, signs {self.signs}"
         )
 
-    def options(self, *names):
+    def options(self, *names: str) -> dict[str, Any]:
         """The named ones of stride, padding and pad_value, as keywords."""
         return {name: getattr(self, name) for name in names or ("stride", "padding", "pad_value")}
 
-    def out_shape(self):
+    def out_shape(self) -> tuple[int, ...]:
         axes = zip(self.x_shape[1:3], self.w_shape, reference.pair(self.stride), reference.pair(self.padding))
         return (self.x_shape[0], *(reference.output_size(*axis) for axis in axes), self.w_shape[3])
 
-    def macs(self):
+    def macs(self) -> int:
         """Multiply-accumulates: the size of the case."""
         return int(np.prod(self.out_shape()[:3]) * np.prod(self.w_shape))
 
-    def arrays(self):
+    def arrays(self) -> tuple[np.ndarray, ...]:
         rng, kinds = np.random.default_rng(self.seed), SIGNS[self.signs]
         x, w = (_values(kind, shape, rng) for kind, shape in zip(kinds, (self.x_shape, self.w_shape), strict=True))
         return _typed(self.dtype, x, w)
@@ -194,7 +199,7 @@ class BackwardCase(ConvCase):
 
     names = "dout, x, w"
 
-    def arrays(self):
+    def arrays(self) -> tuple[np.ndarray, ...]:
         dout = np.random.default_rng([self.seed, 1]).standard_normal(self.out_shape())
         return *_typed(self.dtype, dout), *super().arrays()
 
@@ -212,7 +217,7 @@ class ThresholdCase(_Case):
     def __str__(self):
         return f"n={self.n}, relu={self.relu}, {self.channels} channels"
 
-    def arrays(self):
+    def arrays(self) -> tuple[np.ndarray, ...]:
         rng = np.random.default_rng([self.n, self.relu, self.seed])
         alpha, scale = rng.integers(0, 9, self.channels) / 8, rng.integers(-8, 9, self.channels) / 4
         turn = rng.integers(-2 * self.n, 2 * self.n + 1, self.channels)  # where the bit would change
@@ -230,14 +235,14 @@ CONV_STRIDES = (1, 2, 3, (1, 2), (2, 1))
 CONV_PADDINGS = (0, 1, 2, 3, (1, 0), (0, 2))
 
 
-def pack_cases(dtype=np.float32, kind=PackCase):
+def pack_cases(dtype: DTypeLike = np.float32, kind: type[PackCase] = PackCase) -> list[PackCase]:
     """Channel counts around the word limits, with zero to three axes before them."""
     kinds, dtype = ("all +1", "all -1", "random", "hard"), np.dtype(dtype).name
     shapes = sorted(((*leading, c) for c in CHANNELS for leading in LEADING), key=np.prod)
     return [kind(shape, values, dtype) for shape in shapes for values in kinds]
 
 
-def matmul_cases():
+def matmul_cases() -> list[MatmulCase]:
     """The same counts, with few and many rows, each twice; at last counts that do not fit into 16 bits."""
     sizes = [(*size, n) for size in MATMUL_SIZES for n in CHANNELS]
     cases = [MatmulCase(*size, "random", seed) for size in sizes for seed in range(2)]
@@ -245,12 +250,15 @@ def matmul_cases():
     return sorted(cases, key=lambda case: case.rows * case.filters * case.n)
 
 
-def conv_cases(pad_values=(0, 1, -1), signs=tuple(SIGNS), dtype=np.float32, kind=ConvCase):
+def conv_cases(
+    pad_values: Sequence[int] = (0, 1, -1), signs: Sequence[str] = tuple(SIGNS), dtype: DTypeLike = np.float32,
+    kind: type[ConvCase] = ConvCase,
+) -> list[ConvCase]:  # fmt: skip
     """All channel counts with all kernels and pad values, the rest drawn by seed; at last large ones.
 
     Each comes twice, with the same shapes and other values: what a kernel keeps from the last call is noticed.
     """
-    cases = []
+    cases: list[ConvCase] = []
     for channels in CONV_CHANNELS:
         for kernel in CONV_KERNELS:
             for pad_value in pad_values:
@@ -261,7 +269,7 @@ def conv_cases(pad_values=(0, 1, -1), signs=tuple(SIGNS), dtype=np.float32, kind
                 height, width = max(1, kh - 2 * ph) + int(more_h), max(1, kw - 2 * pw) + int(more_w)
                 batch, c_out = int(rng.integers(1, 6)), int(rng.choice([1, 2, 3, 5, 8, 17]))
                 shapes = (batch, height, width, channels), (kh, kw, channels, c_out)
-                drawn = signs[rng.integers(len(signs))]
+                drawn = signs[int(rng.integers(len(signs)))]
                 cases += [kind(*shapes, stride, padding, pad_value, drawn, len(cases) + k) for k in range(2)]
     for pad_value in pad_values:
         wide = (1, 4, 5, 65), (3, 3, 65, 130)  # more filters than one tile of a vector kernel
@@ -274,7 +282,7 @@ def conv_cases(pad_values=(0, 1, -1), signs=tuple(SIGNS), dtype=np.float32, kind
 # ----------------------------------------------------------------------------------------------- the checks
 
 
-def check_pack(fn, *, dtype=np.float32):
+def check_pack(fn: Callable[[np.ndarray], np.ndarray], *, dtype: DTypeLike = np.float32) -> None:
     """Checks fn(x) against the word convention of hbn_ref.bits.pack.
 
     x (..., C) -> uint64 (..., ceil(C / 64)); channel c is bit c % 64 of word c // 64, 1 means x >= 0 (so 0
@@ -298,7 +306,7 @@ def check_pack(fn, *, dtype=np.float32):
         case.fail(f"word {index}: expected 0x{want:016x}, got 0x{came:016x}; first wrong bit {bit} ({where})")
 
 
-def check_unpack(fn):
+def check_unpack(fn: Callable[[np.ndarray, int], np.ndarray]) -> None:
     """Checks fn(words, channels) -> +1 where the bit is 1, -1 where it is 0, (..., channels); see check_pack."""
     call = _Caller(fn)
     for case in pack_cases(kind=UnpackCase):
@@ -307,7 +315,7 @@ def check_unpack(fn):
         _compare(case, reference.unpack(words, channels), got)
 
 
-def check_xnor_matmul(fn):
+def check_xnor_matmul(fn: Callable[[np.ndarray, np.ndarray, int], np.ndarray]) -> None:
     """Checks fn(a, b, n): out[i, j] = the sum over n signs of a[i] * b[j], (M, N), from words a (M, W) and b (N, W)."""
     call = _Caller(fn)
     for case in matmul_cases():
@@ -316,7 +324,10 @@ def check_xnor_matmul(fn):
         _compare(case, reference.xnor_matmul(a, b, case.n), got)
 
 
-def check_xnor_conv(fn, *, pad_values=(0, 1, -1), scale=False, dtype=np.float32, rtol=None, max_cases=None):
+def check_xnor_conv(
+    fn: Callable[..., np.ndarray], *, pad_values: Sequence[int] = (0, 1, -1), scale: bool = False,
+    dtype: DTypeLike = np.float32, rtol: float | None = None, max_cases: int | None = None,
+) -> None:  # fmt: skip
     """Checks fn(x, w, stride=, padding=, pad_value=) against the convolution of the signs, exactly.
 
     x (N, H, W, C_in), w (kh, kw, C_in, C_out), both of `dtype`; fn returns the counts, (N, OH, OW, C_out).
@@ -333,8 +344,9 @@ def check_xnor_conv(fn, *, pad_values=(0, 1, -1), scale=False, dtype=np.float32,
 
 
 def check_xnor_conv_backward(
-    fn, *, pad_values=(0, 1, -1), scale=True, estimator="ste", dtype=np.float32, rtol=None, max_cases=None
-):  # fmt: skip
+    fn: Callable[..., tuple[np.ndarray, np.ndarray]], *, pad_values: Sequence[int] = (0, 1, -1), scale: bool = True,
+    estimator: str = "ste", dtype: DTypeLike = np.float32, rtol: float | None = None, max_cases: int | None = None,
+) -> None:  # fmt: skip
     """Checks fn(dout, x, w, stride=, padding=, pad_value=) -> (dx, dw), the gradients of the scaled XNOR convolution.
 
     dx: with respect to x, through the estimator of the derivative of sign. dw: with respect to W~ = alpha sign(w)
@@ -350,7 +362,10 @@ def check_xnor_conv_backward(
             _compare(case, want, came, rtol, name)
 
 
-def check_binary_weight_conv(fn, *, dtype=np.float32, rtol=None, max_cases=None):
+def check_binary_weight_conv(
+    fn: Callable[..., np.ndarray], *, dtype: DTypeLike = np.float32, rtol: float | None = None,
+    max_cases: int | None = None,
+) -> None:  # fmt: skip
     """Checks fn(x, w, stride=, padding=) against the convolution of x with alpha sign(w), to `rtol` of the largest.
 
     alpha is the mean |w| of each filter (the last axis of w); the border is 0. See check_xnor_conv.
@@ -363,7 +378,7 @@ def check_binary_weight_conv(fn, *, dtype=np.float32, rtol=None, max_cases=None)
         _compare(case, reference.binary_weight_conv2d_forward(x, w, **options), got, rtol)
 
 
-def check_threshold(fn):
+def check_threshold(fn: Callable[..., tuple[np.ndarray, np.ndarray]]) -> None:
     """Checks fn(alpha, scale, shift, n, relu) -> (t, flip), which fold alpha, ReLU, BatchNorm and sign.
 
     For every channel and every count i from -n to n, the bit (i >= t) XOR flip must be that of
@@ -390,7 +405,11 @@ def check_threshold(fn):
 # ---------------------------------------------------------------------------------------- backward passes
 
 
-def check_vjp(forward, backward, args, *, wrt=None, eps=1e-6, rtol=1e-6, seed=0, directions=3, elementwise=False):
+def check_vjp(
+    forward: Callable[..., Any], backward: Callable[..., Any], args: Sequence[Any], *,
+    wrt: Sequence[int] | None = None, eps: float = 1e-6, rtol: float = 1e-6, seed: int = 0, directions: int = 3,
+    elementwise: bool = False,
+) -> None:  # fmt: skip
     """Checks a backward pass (a vector-Jacobian product) against central differences in float64.
 
     forward(*args) -> out or (out, cache);  backward(dout, cache) -> the gradients of <out, dout>, in the order
@@ -479,7 +498,7 @@ class _Caller:
 
     def __init__(self, fn, results=1):
         self.fn, self.results = fn, results
-        self.last = ()  # pairs: a result of the call before, a copy of it
+        self.last: list[tuple[np.ndarray, np.ndarray]] = []  # results of the call before, and copies of them
 
     def __call__(self, case, *args, **options):
         """fn's results, a tuple of arrays."""

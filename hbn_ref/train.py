@@ -15,8 +15,10 @@ goes on from its checkpoint takes the same steps as one that was not, bit for bi
 import math
 import time
 import zlib
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -43,14 +45,16 @@ def _check_labels(labels, scores):
     return labels
 
 
-def softmax(logits):
+def softmax(logits: np.ndarray) -> np.ndarray:
     """Probabilities, float64 (N, classes): ``exp(logits) / sum exp(logits)``, the largest taken off before exp."""
     logits = np.asarray(logits, np.float64)
     p = np.exp(logits - logits.max(axis=1, keepdims=True))
     return p / p.sum(axis=1, keepdims=True)
 
 
-def softmax_cross_entropy(logits, labels, target=None):
+def softmax_cross_entropy(
+    logits: np.ndarray, labels: np.ndarray, target: np.ndarray | None = None
+) -> tuple[float, np.ndarray]:
     """Mean cross-entropy of the softmax, and its gradient.
 
         L = -1/N sum_n sum_c t[n, c] log p[n, c],  p = softmax(logits),  dL/dlogits = (p - t) / N
@@ -80,7 +84,10 @@ def softmax_cross_entropy(logits, labels, target=None):
     return float(loss), (np.exp(log_p) - target) / logits.dtype.type(len(labels))
 
 
-def soft_target(labels, classes, smoothing=0.0, teacher=None, distillation=0.0):
+def soft_target(
+    labels: np.ndarray, classes: int, smoothing: float = 0.0, teacher: np.ndarray | None = None,
+    distillation: float = 0.0,
+) -> np.ndarray:  # fmt: skip
     """What a network is to come close to: its labels, smoothed, mixed with what a teacher says of the same images.
 
         t = (1 - d) ((1 - s) onehot(label) + s / classes) + d softmax(teacher's logits)
@@ -117,12 +124,14 @@ class Optimizer:
     of binary layers are only as good as their signs, and pulling them to 0 makes the signs flip.
     """
 
-    slots = ()  # names of the running arrays kept for each parameter
+    slots: tuple[str, ...] = ()  # names of the running arrays kept for each parameter
+    update: Callable[..., None]  # each method's own: (w, g, the running arrays), all but g changed in place
 
-    def __init__(self, lr, weight_decay=0.0):
-        self.lr, self.weight_decay, self.steps, self.running = lr, weight_decay, 0, {}
+    def __init__(self, lr: float, weight_decay: float = 0.0) -> None:
+        self.lr, self.weight_decay, self.steps = lr, weight_decay, 0
+        self.running: dict[str, list[np.ndarray]] = {}
 
-    def step(self, model):
+    def step(self, model: layers.Layer) -> None:
         """One update of all parameters."""
         self.steps += 1
         for name, layer, key in model.parameters():
@@ -133,12 +142,12 @@ class Optimizer:
                 self.running[name] = [np.zeros_like(w) for _ in self.slots]
             self.update(w, g, *self.running[name])
 
-    def state(self):
+    def state(self) -> dict[str, Any]:
         """Return {name: array} of all that the next step depends on."""
         arrays = {f"{n}/{s}": a for n, own in self.running.items() for s, a in zip(self.slots, own, strict=True)}
         return {**arrays, "steps": np.int64(self.steps)}
 
-    def load_state(self, state, names=None):
+    def load_state(self, state: dict[str, Any], names: Iterable[str] | None = None) -> None:
         """Take back what `state` returned; with ``names``, of all these parameters, or a KeyError."""
         steps = int(state["steps"])
         if names is None:
@@ -152,11 +161,13 @@ class SGD(Optimizer):
 
     slots = ("velocity",)
 
-    def __init__(self, lr=0.1, momentum=0.9, nesterov=False, weight_decay=0.0):
+    def __init__(
+        self, lr: float = 0.1, momentum: float = 0.9, nesterov: bool = False, weight_decay: float = 0.0
+    ) -> None:
         super().__init__(lr, weight_decay)
         self.momentum, self.nesterov = momentum, nesterov
 
-    def update(self, w, g, velocity):
+    def update(self, w: np.ndarray, g: np.ndarray, velocity: np.ndarray) -> None:
         velocity *= self.momentum
         velocity += g
         w -= self.lr * (g + self.momentum * velocity if self.nesterov else velocity)
@@ -170,11 +181,13 @@ class Adam(Optimizer):
 
     slots = ("m", "v")
 
-    def __init__(self, lr=0.002, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0):
+    def __init__(
+        self, lr: float = 0.002, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0.0
+    ) -> None:
         super().__init__(lr, weight_decay)
         self.betas, self.eps = betas, eps
 
-    def update(self, w, g, m, v):
+    def update(self, w: np.ndarray, g: np.ndarray, m: np.ndarray, v: np.ndarray) -> None:
         (b1, b2), t = self.betas, self.steps
         m += (1 - b1) * (g - m)
         v += (1 - b2) * (g * g - v)
@@ -189,22 +202,22 @@ OPTIMIZERS = {"adam": Adam, "sgd": SGD}
 # ---------------------------------------------------------------------------------------------- schedules
 
 
-def constant(epoch, epochs):
+def constant(epoch: float, epochs: int) -> float:
     """The same rate all the time."""
     return 1.0
 
 
-def cosine(epoch, epochs):
+def cosine(epoch: float, epochs: int) -> float:
     """Half a cosine from 1 to 0."""
     return 0.5 * (1 + math.cos(math.pi * epoch / epochs))
 
 
-def step(epoch, epochs, factor=0.1):
+def step(epoch: float, epochs: int, factor: float = 0.1) -> float:
     """A tenth after half of the epochs, a hundredth after three quarters."""
     return factor ** ((epoch >= epochs / 2) + (epoch >= epochs * 3 / 4))
 
 
-def halving(epoch, epochs, every=50, floor=0.025):
+def halving(epoch: float, epochs: int, every: int = 50, floor: float = 0.025) -> float:
     """Halved every 50 epochs down to a fortieth, as the paper's authors do (0.002 to 5e-5)."""
     return max(0.5 ** (epoch // every), floor)
 
@@ -215,7 +228,7 @@ SCHEDULES = {"constant": constant, "cosine": cosine, "step": step, "halving": ha
 # ------------------------------------------------------------------------------------------------ one step
 
 
-def centre_and_clamp(model):
+def centre_and_clamp(model: layers.Layer) -> None:
     """Steps 1 and 2 above, on the latent weights of all binary layers, in place."""
     for layer in model.walk():
         if isinstance(layer, layers.BinaryWeightConv):
@@ -225,7 +238,10 @@ def centre_and_clamp(model):
 
 
 @np.errstate(over="ignore", invalid="ignore")  # what they would warn of stops the step below, with its place
-def train_step(model, x, labels, optimizer, target=None):
+def train_step(
+    model: layers.Layer, x: np.ndarray, labels: np.ndarray, optimizer: Optimizer,
+    target: Callable[[np.ndarray, np.ndarray, int], np.ndarray] | None = None,
+) -> tuple[float, np.ndarray]:  # fmt: skip
     """One step on one batch: x float32 (N, H, W, C), labels (N,). Returns (loss, logits).
 
     ``target``, a function (x, labels, classes), makes what the loss comes close to in the place of one-hot labels.
@@ -251,7 +267,7 @@ def train_step(model, x, labels, optimizer, target=None):
     return loss, logits
 
 
-def first_not_finite(model, x):
+def first_not_finite(model: layers.Layer, x: np.ndarray) -> str | None:
     """Say where a NaN or an infinity first appears in a forward pass: the input or a weight of a layer; else None."""
 
     class Found(Exception):
@@ -274,13 +290,13 @@ def first_not_finite(model, x):
     return None
 
 
-def binary_signs(model):
+def binary_signs(model: layers.Layer) -> dict[str, np.ndarray]:
     """Return {name: bool array} of the signs of all binary weights."""
     binary = (layer for layer in model.walk() if isinstance(layer, layers.BinaryWeightConv))
     return {layer.name: layer.params["w"] >= 0 for layer in binary}
 
 
-def flip_ratio(before, after):
+def flip_ratio(before: dict[str, np.ndarray], after: dict[str, np.ndarray]) -> float:
     """Share of binary weights whose sign differs between two results of `binary_signs`; 0 where there are none."""
     total = sum(signs.size for signs in before.values())
     return sum(int((before[name] != after[name]).sum()) for name in before) / total if total else 0.0
@@ -290,10 +306,13 @@ def flip_ratio(before, after):
 
 
 def fit(
-    model, images, labels, *, epochs, batch=64, lr=None, optimizer="adam", schedule="cosine", weight_decay=0.0,
-    smoothing=0.0, teacher=None, distillation=0.5, seed=0, prepare=None, validate=None, checkpoint=None, progress=True,
-    on_epoch=None,
-):  # fmt: skip
+    model: layers.Sequential, images: np.ndarray, labels: np.ndarray, *, epochs: int, batch: int = 64,
+    lr: float | None = None, optimizer: str = "adam", schedule: str = "cosine", weight_decay: float = 0.0,
+    smoothing: float = 0.0, teacher: layers.Sequential | None = None, distillation: float = 0.5, seed: int = 0,
+    prepare: Callable[[np.ndarray, np.random.Generator], np.ndarray] | None = None,
+    validate: Callable[[layers.Sequential], dict[str, Any]] | None = None, checkpoint: files.PathLike | None = None,
+    progress: bool = True, on_epoch: Callable[[dict[str, Any]], Any] | None = None,
+) -> list[dict[str, Any]]:  # fmt: skip
     """Train a model in place.
 
     Parameters
@@ -341,7 +360,8 @@ def fit(
         "distillation": distillation if teacher else 0.0,
     }  # fmt: skip
     if checkpoint is not None:
-        settings["checksum"] = zlib.crc32(np.ascontiguousarray(labels), zlib.crc32(np.ascontiguousarray(images)))
+        of_images = zlib.crc32(np.ascontiguousarray(images).data)
+        settings["checksum"] = zlib.crc32(np.ascontiguousarray(labels).data, of_images)
     history = _resume(checkpoint, model, method, settings)
     peak = settings["lr"]
     target = None
@@ -379,7 +399,10 @@ def _pairs(images, labels):
     return images, labels
 
 
-def check_settings(epochs, batch, lr, weight_decay, seed, smoothing=0.0, distillation=0.0):
+def check_settings(
+    epochs: int, batch: int, lr: float | None, weight_decay: float, seed: int, smoothing: float = 0.0,
+    distillation: float = 0.0,
+) -> None:  # fmt: skip
     """Raise a ValueError that names the first bad setting of a training."""
     whole_number("epochs", epochs)
     whole_number("batch", batch)
@@ -435,7 +458,7 @@ def _resume(path, model, optimizer, settings):
         if differing:
             names = ", ".join(differing)
             raise files.FileError(f"{path}: of a run with other settings ({names}); delete it or write elsewhere")
-        parts = {"model": {}, "optimizer": {}}
+        parts: dict[str, dict[str, np.ndarray]] = {"model": {}, "optimizer": {}}
         for name, value in arrays.items():
             part, _, rest = name.partition("/")
             parts[part][rest] = value
@@ -451,7 +474,9 @@ def _resume(path, model, optimizer, settings):
 # ---------------------------------------------------------------------------------------------- evaluation
 
 
-def batches(images, batch, prepare=None):
+def batches(
+    images: np.ndarray, batch: int, prepare: Callable[[np.ndarray], np.ndarray] | None = None
+) -> Iterator[np.ndarray]:
     """Yield float32 batches (B, H, W, C), or (crops, B, H, W, C) where ``prepare`` makes several crops."""
     whole_number("batch", batch)
     for start in range(0, len(images), batch):
@@ -459,7 +484,10 @@ def batches(images, batch, prepare=None):
         yield part if prepare is None else prepare(part)
 
 
-def evaluate(model, images, labels, *, prepare=None, batch=64):
+def evaluate(
+    model: layers.Sequential | Callable[[np.ndarray], np.ndarray], images: np.ndarray, labels: np.ndarray, *,
+    prepare: Callable[[np.ndarray], np.ndarray] | None = None, batch: int = 64,
+) -> dict[str, Any]:  # fmt: skip
     """Loss and accuracy of a model.
 
     Parameters
@@ -477,10 +505,10 @@ def evaluate(model, images, labels, *, prepare=None, batch=64):
     """
     images, labels = _pairs(images, labels)
     loss, hits, hits5, start = 0.0, [], 0, 0
-    a_model = isinstance(model, layers.Sequential)
-    with layers.packed_weights(model) if a_model else nullcontext():
+    forward = model.forward if isinstance(model, layers.Sequential) else model
+    with layers.packed_weights(model) if isinstance(model, layers.Sequential) else nullcontext():
         for x in batches(images, batch, prepare):
-            p = _probabilities(model.forward if a_model else model, x)
+            p = _probabilities(forward, x)
             y = _check_labels(labels[start : start + len(p)], p)
             start += len(p)
             own = p[np.arange(len(y)), y]
@@ -490,8 +518,9 @@ def evaluate(model, images, labels, *, prepare=None, batch=64):
             hits.append(rank == 0)
             hits5 += int((rank < 5).sum())
             loss -= float(np.log(np.maximum(own, 1e-30)).sum())
-    n, hits = len(labels), np.concatenate(hits)
-    return {"top1": 100 * int(hits.sum()) / n, "top5": 100 * hits5 / n, "loss": loss / n, "count": n, "hits": hits}
+    n, first_hits = len(labels), np.concatenate(hits)
+    top1, top5 = 100 * int(first_hits.sum()) / n, 100 * hits5 / n
+    return {"top1": top1, "top5": top5, "loss": loss / n, "count": n, "hits": first_hits}
 
 
 def _probabilities(forward, x):
@@ -500,7 +529,10 @@ def _probabilities(forward, x):
     return softmax(forward(x))
 
 
-def recalibrate_batchnorm(model, images, *, prepare=None, batch=64):
+def recalibrate_batchnorm(
+    model: layers.Layer, images: np.ndarray, *, prepare: Callable[[np.ndarray], np.ndarray] | None = None,
+    batch: int = 64,
+) -> None:  # fmt: skip
     """Set BatchNorm's running statistics to those of a whole pass, with the present weights.
 
     Useful after weights change without training (alpha set to 1, say), and in binary networks, whose statistics move
@@ -509,7 +541,7 @@ def recalibrate_batchnorm(model, images, *, prepare=None, batch=64):
     """
     norms = [layer for layer in model.walk() if isinstance(layer, layers.BatchNorm)]
     drops = [(layer, layer.rate) for layer in model.walk() if isinstance(layer, layers.Dropout)]
-    sums = {}
+    sums: dict[str, tuple[int, Any, Any]] = {}
 
     def look(layer, x):
         count, total, squares = sums.get(layer.name, (0, 0.0, 0.0))
@@ -518,18 +550,18 @@ def recalibrate_batchnorm(model, images, *, prepare=None, batch=64):
         sums[layer.name] = count + x.size // x.shape[-1], total, squares
 
     try:
-        for layer, _ in drops:
-            layer.rate = 0.0
+        for drop, _ in drops:
+            drop.rate = 0.0
         with layers.watching(model, look, layers.BatchNorm):
             for x in batches(images, batch, prepare):
                 model.forward(x, training=True)
     finally:
-        for layer, rate in drops:
-            layer.rate = rate
+        for drop, rate in drops:
+            drop.rate = rate
         for layer in model.walk():
             layer.cache = None
-    for layer in norms:
-        count, total, squares = sums[layer.name]
+    for norm in norms:
+        count, total, squares = sums[norm.name]
         mean = total / count
-        layer.buffers["mean"][...] = mean
-        layer.buffers["var"][...] = np.maximum(squares - count * mean * mean, 0) / max(count - 1, 1)
+        norm.buffers["mean"][...] = mean
+        norm.buffers["var"][...] = np.maximum(squares - count * mean * mean, 0) / max(count - 1, 1)

@@ -901,6 +901,14 @@ def test_errors_are_one_line_and_exit_code_2(arguments):
     assert done.stderr.startswith("data_tools: ") and done.stderr.count("\n") == 1
 
 
+def test_the_command_line_writes_to_whatever_stands_for_stdout():
+    code = "import io, runpy, sys; sys.argv[1:] = ['info', '--help']; out, sys.stdout = sys.stdout, io.StringIO()\n"
+    code += "try:\n    runpy.run_module('data_tools', run_name='__main__')\n"
+    code += "except SystemExit as end:\n    print(end.code, 'SOURCE' in sys.stdout.getvalue(), file=out)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == "0 True", done.stderr
+
+
 def test_data_tools_needs_nothing_of_hbn_ref():
     code = "import sys, data_tools.folder, data_tools.doodles, data_tools.__main__; print('hbn_ref' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
