@@ -1,6 +1,7 @@
 """The command line, `python -m hbn_ref COMMAND`. Parses and calls; no logic lives here."""
 
 import argparse
+import io
 import json
 import shlex
 import sys
@@ -366,4 +367,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    if isinstance(sys.stdout, io.TextIOWrapper):  # in some consoles it is something else
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file may have a name that the terminal cannot write
     raise SystemExit(main())

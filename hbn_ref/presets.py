@@ -24,7 +24,7 @@ from . import cost, files, hybrid, models, study
 from .checks import whole_number
 
 SEEDS = (0, 1, 2)
-RECIPE = {"model": "small", "epochs": 80, "batch": 64, "lr": 0.003, "distillation": 0.5}
+RECIPE: dict[str, Any] = {"model": "small", "epochs": 80, "batch": 64, "lr": 0.003, "distillation": 0.5}
 AUGMENTATION = {"area": (0.6, 1.1), "rotation": 12.0, "elastic": 2.0}
 HYBRIDS = {
     "hybrid-conv4-conv5-conv6": {"keep_real": ["conv4", "conv5", "conv6"]},
@@ -215,8 +215,10 @@ def _ends(result):
 
 # ------------------------------------------------------------------------------------------------- ablation
 
+SIDE_BY_SIDE = [models.max_pool(2) if item["op"] == "max_pool" else item for item in models.NETWORKS[RECIPE["model"]]]
 CHANGES: dict[str, Any] = {  # name: (what changes in the recipe, what changes in the augmentation)
     "as it is": ({}, {}),
+    "pools of 2 x 2, side by side": ({"model": SIDE_BY_SIDE}, {}),
     "no elastic bending": ({}, {"elastic": 0.0}),
     "twice the elastic bending": ({}, {"elastic": 3.0}),
     "crops and turns of the default": ({}, {"area": (0.7, 1.0), "rotation": 10.0}),

@@ -236,7 +236,8 @@ class Study:
 
 
 def run(
-    data: Any, out: files.PathLike, *, model: str = "small", epochs: int = 16, batch: int = 64, seed: int = 0,
+    data: Any, out: files.PathLike, *, model: str | Sequence[models.Item] = "small", epochs: int = 16,
+    batch: int = 64, seed: int = 0,
     variants: Sequence[str] = models.VARIANTS, ratio: float = RATIO, clusters: int = CLUSTERS,
     gamma: float | None = None, form: str = "mse", lr: float = LEARNING_RATE, last_layer: str = "real",
     width: float = 1, rule: str = "paper", estimator: str = "ste", smoothing: float = 0.0, distillation: float = 0.0,
@@ -252,7 +253,7 @@ def run(
         training_batch(images, rng), evaluation_batch(images); ten_crops(images) where asked for; augmentation, if it
         has one, is noted in the report
     out : path of a folder
-    model : str, a network of chapter 5
+    model : a network of chapter 5 by its name, or a definition
     epochs, batch, seed, lr, smoothing, last_layer, width, rule, estimator : see `train.fit` and `models.build`
     variants : the ones to train; a hybrid needs fbin, which is added
     ratio, clusters, gamma, form : see `hybrid.partition`, `hybrid.metric` and `hybrid.binarization_error`

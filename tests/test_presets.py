@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 import data_tools
 from data_tools import Dataset, augment, doodles
-from hbn_ref import deploy, engine, files, models, plots, presets, study, train
+from hbn_ref import cost, deploy, engine, files, models, plots, presets, study, train
 from hbn_ref.__main__ import main
 from hbn_ref.models import classifier, conv, max_pool
 
@@ -457,6 +457,35 @@ def test_a_change_changes_one_thing(ablation):
     assert other == {**plain, "distillation": 0}
     other = settings_of_ablation(ablation[0], "crops-wider-by-0-1-seed0")
     assert other == {**plain, "augmentation": {**plain["augmentation"], "area": [0.5, 1.2], "erase": 0.3}}
+
+
+def test_published_changes_are_settings_that_exist():
+    for name, (in_recipe, in_augmentation) in presets.CHANGES.items():
+        settings = {**presets.RECIPE, **in_recipe}
+        assert len(in_recipe) + len(in_augmentation) >= (name != "as it is")
+        augment.check_augmentation({**presets.AUGMENTATION, **in_augmentation})
+        options = {key: settings[key] for key in ("rule", "estimator") if key in settings}
+        models.build(settings["model"], "fbin", num_classes=33, in_channels=1, input_size=64, init=False, **options)
+
+
+def test_pools_side_by_side_cost_what_overlapping_ones_do():
+    both = [
+        cost.table(models.build(network, "fbin", num_classes=33, in_channels=1, input_size=64, init=False))["total"]
+        for network in ("small", presets.SIDE_BY_SIDE)
+    ]
+    assert both[0] == both[1]
+    assert [item for item in presets.SIDE_BY_SIDE if item["op"] == "max_pool"] == 4 * [max_pool(2)]
+
+
+def test_a_change_may_be_a_definition_and_goes_on_where_it_was(tmp_path):
+    other = [conv("conv1", 2, 3, stride=4), max_pool(3, 2, padding=1), *SIX[2:]]
+    changes = {"as it is": ({}, {}), "other pools": ({"model": other}, {})}
+    options = {**ABLATION, "changes": changes, "repeated": 0, "seeds": (0,)}
+    first = presets.ablation(load, tmp_path, **options)
+    assert settings_of_ablation(tmp_path, "other-pools-seed0")["model"] == files.plain(other)
+    written = (tmp_path / "other-pools-seed0" / "report.json").stat().st_mtime_ns
+    assert presets.ablation(load, tmp_path, **options) == first
+    assert (tmp_path / "other-pools-seed0" / "report.json").stat().st_mtime_ns == written
 
 
 EFFECTS = {
