@@ -4,11 +4,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO ?=
 BENCH ?=
+COVER ?=
+PYTEST := $(BIN)/python $(if $(COVER),-m coverage run) -m pytest
 KERNEL_TESTS := tests/test_simd.py tests/test_engine.py tests/test_bits.py tests/test_conv.py tests/test_exactness.py
 # PyTorch's own index has the build without CUDA, a tenth of the size
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
-.PHONY: demo test test-nojit test-cpus test-all bench bench-peers lint types clean
+.PHONY: demo test test-nojit test-cpus test-all notebooks covered bench bench-peers lint types clean
 
 $(VENV)/.done: requirements.txt
 	$(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install -q -r requirements.txt && touch $@
@@ -17,10 +19,10 @@ demo: $(VENV)/.done  ## four networks on the built-in doodles, into runs/demo
 	$(BIN)/python -m hbn_ref study --epochs 8 --out runs/demo $(DEMO)
 
 test: $(VENV)/.done  ## the tests, without the long ones
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-nojit: $(VENV)/.done  ## the same tests on small shapes, kernels as plain Python
-	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest -m "not slow"
+	NUMBA_DISABLE_JIT=1 $(PYTEST) -m "not slow"
 
 test-cpus: $(VENV)/.done  ## the kernels' tests, compiled as for other x86 processors: AVX2, and no vectors at all
 	NUMBA_CPU_NAME=haswell NUMBA_CPU_FEATURES=+avx2,+fma,+popcnt $(BIN)/python -m pytest $(KERNEL_TESTS)
@@ -29,6 +31,12 @@ test-cpus: $(VENV)/.done  ## the kernels' tests, compiled as for other x86 proce
 test-all: $(VENV)/.done  ## the long ones too
 	$(BIN)/python -m pytest
 
+covered:  ## after make test COVER=1 and make test-nojit COVER=1: the lines that neither reached
+	$(BIN)/python -m coverage combine && $(BIN)/python -m coverage report
+
+notebooks: $(VENV)/.done  ## every notebook from an empty kernel, nothing kept; HBN_FAST=1 for fewer steps
+	$(BIN)/python -m pytest --nbmake --nbmake-timeout=600 tutorials/*.ipynb
+
 bench: $(VENV)/.done  ## five tables of timings, into runs/bench
 	$(BIN)/python -m benchmarks $(BENCH)
 
@@ -36,7 +44,7 @@ bench-peers: $(VENV)/.done  ## PyTorch and OpenVINO, to be measured against
 	$(BIN)/python -m pip install "torch==2.13.0" openvino --extra-index-url $(TORCH_INDEX)
 
 lint: $(VENV)/.done
-	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/codespell
 
 types: $(VENV)/.done  ## the type hints, as pyproject.toml says
 	$(BIN)/mypy

@@ -229,7 +229,7 @@ OPEN = {  # what a file may still do
     "scale NaN": lambda header, arrays: arrays["floats"].__setitem__(slice(72, 76), np.nan),
     "weight infinite": lambda header, arrays: arrays["floats"].__setitem__(0, np.inf),
     "bias NaN": lambda header, arrays: arrays["floats"].__setitem__(-1, np.nan),
-    "unknown variant": lambda header, arrays: header["spec"].update(variant="hybird", keep_real=[]),
+    "unknown variant": lambda header, arrays: header["spec"].update(variant="hybrids", keep_real=[]),
     "fewer names": lambda header, arrays: header.update(classes=["cat"]),
     "more names": lambda header, arrays: header.update(classes=["cat", "dog", "cow", "hen"]),
     "names as one text": lambda header, arrays: header.update(classes="abc"),

@@ -81,8 +81,8 @@ def test_binarizable_layers_are_all_but_the_first_and_the_classifier():
     assert models.binarizable("small") == models.binarizable(models.SMALL) == NAMES[1:-1]
     assert models.binarizable(BRANCHED) == ["s1", "s2", "h1", "f1", "f2", "f3", "h2"]  # by number
     assert models.binarizable([conv("only", 4, 3), average(), classifier()]) == []
-    with pytest.raises(ValueError, match="network.*'smal'"):
-        models.binarizable("smal")
+    with pytest.raises(ValueError, match="network.*'smallest'"):
+        models.binarizable("smallest")
 
 
 @pytest.mark.parametrize("network", [*models.NETWORKS, "branched"])
@@ -152,7 +152,7 @@ def test_binary_layers_compute_with_alpha_times_signs():
 # --------------------------------------------------------------------------------------------- options
 
 REFUSED = {
-    "network: expected one of 'small'.*'smal'": {"name_or_definition": "smal"},
+    "network: expected one of 'small'.*'smallest'": {"name_or_definition": "smallest"},
     "variant: expected one of 'fprec'.*'xnor'": {"variant": "xnor"},
     "last_layer: expected one of": {"last_layer": "weights"},
     "num_classes": {"num_classes": 0},
