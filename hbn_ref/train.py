@@ -362,6 +362,9 @@ def fit(
     if checkpoint is not None:
         of_images = zlib.crc32(np.ascontiguousarray(images).data)
         settings["checksum"] = zlib.crc32(np.ascontiguousarray(labels).data, of_images)
+        settings["teacher"] = 0
+        for weights in () if teacher is None else teacher.state().values():
+            settings["teacher"] = zlib.crc32(np.ascontiguousarray(weights).data, settings["teacher"])
     history = _resume(checkpoint, model, method, settings)
     peak = settings["lr"]
     target = None

@@ -671,8 +671,11 @@ def test_interrupted_distillation_goes_on_bit_for_bit(tmp_path):
 
 @pytest.mark.parametrize(
     "setting, options",
-    [("smoothing", {"smoothing": 0.2}), ("distillation", {"distillation": 0.6}), ("distillation", {"teacher": None})],
-)
+    [
+        ("smoothing", {"smoothing": 0.2}), ("distillation", {"distillation": 0.6}), ("distillation", {"teacher": None}),
+        ("teacher", {"teacher": tiny("fprec", seed=8)}),
+    ],
+)  # fmt: skip
 def test_checkpoint_of_another_target_is_refused(tmp_path, setting, options):
     taught = {"teacher": a_teacher(), "smoothing": 0.1, "checkpoint": tmp_path / "run.npz"}
     fit(tiny(), epochs=1, **taught)
