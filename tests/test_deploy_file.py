@@ -3,6 +3,9 @@
 import copy
 import io
 import json
+import os
+import subprocess
+import sys
 import tracemalloc
 import zipfile
 from pathlib import Path
@@ -561,6 +564,18 @@ def test_predict_names_a_drawing_in_text_and_in_json(tmp_path, capsys):
     assert main(["predict", "--json", str(DOODLES), *map(str, paths)]) == 0
     found = json.loads(capsys.readouterr().out)
     assert [len(row) for row in found.values()] == [5, 5] and found[str(paths[0])][0]["class"] == "sun"
+
+
+@needs_jit
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_predict_prints_any_name_on_any_terminal(tmp_path, encoding):
+    sketch("sun", 3, tmp_path / "солнце.png")
+    done = subprocess.run(
+        [sys.executable, "-m", "hbn_ref", "predict", str(DOODLES), str(tmp_path / "солнце.png")],
+        env={**os.environ, "PYTHONIOENCODING": encoding}, capture_output=True, text=True, encoding="utf-8", timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0 and "sun" in done.stdout and not done.stderr
+    assert ("солнце" in done.stdout) == (encoding == "utf-8")
 
 
 def test_export_makes_a_small_file_of_a_model_file(tmp_path, capsys):
