@@ -340,3 +340,65 @@ def scatters(panels: dict[str, Any], xlabel: str, ylabel: str) -> Figure:
     axes[0].set_ylabel(ylabel)
     axes[0].legend(frameon=False)
     return figure
+
+
+def strips(panels):
+    """Draw {xlabel: {row: [(layer, width, kind)]}} as strips side by side: colour and hatch tell the precision."""
+    kinds = {"real": ("fprec", None), "binary weights": ("wbin", "//"), "fully binary": ("fbin", "xx")}
+    figure, labelled = _figure(12, 1.1 + 0.42 * max(map(len, panels.values()))), set()
+    for axis, (label, rows) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+        longest = max(sum(width for _, width, _ in parts) for parts in rows.values())
+        for y, parts in enumerate(rows.values()):
+            left = 0
+            for name, width, kind in parts:
+                (variant, hatch), new = kinds[kind], kind not in labelled
+                axis.barh(y, width, 0.75, left, color=COLOURS[variant], hatch=hatch, edgecolor="white", lw=0.6,
+                          label=kind if new else None)  # fmt: skip
+                labelled.add(kind)
+                if width * len(panels) > 0.011 * len(name) * longest:
+                    box = {"facecolor": "white", "edgecolor": "none", "pad": 1.2, "alpha": 0.85}
+                    axis.text(left + width / 2, y, name, ha="center", va="center", fontsize=7.5, bbox=box)
+                left += width
+        axis.set_yticks(range(len(rows)), list(rows))
+        axis.set(xlabel=label, xlim=(0, longest), ylim=(len(rows) - 0.5, -0.5))
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False)
+    return figure
+
+
+def drops(published, xlabel):
+    """Draw {network: {variant: accuracies}}, a row a network: a marker for each, a line where FPrec and FBin differ."""
+    figure = _figure(8, 1.2 + 0.5 * len(published))
+    axis, labelled = figure.subplots(), set()
+    for y, tops in enumerate(published.values()):
+        low, high = tops["fbin"][0], tops["fprec"][0]
+        axis.plot([low, high], [y, y], color=BINARY, lw=3, zorder=1)
+        axis.text((low + high) / 2, y - 0.15, f"{high - low:.1f} points", ha="center", va="bottom")
+        for variant, values in tops.items():
+            label = None if variant in labelled else NAMES[variant]
+            axis.plot(values, [y] * len(values), label=label, alpha=0.85, **_style(variant, NAMES))
+            labelled.add(variant)
+    axis.set_yticks(range(len(published)), list(published))
+    axis.set(xlabel=xlabel, ylim=(len(published) - 0.5, -0.7))
+    axis.grid(alpha=0.3, axis="x")
+    axis.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside lower center", ncols=4, frameon=False)
+    return figure
+
+
+def arms(groups, xlabel, ylabel):
+    """Draw {variant: {arm: values of the seeds}}: a marker a seed, a line through the means."""
+    figure = _figure(7, 3.8)
+    axis, names = figure.subplots(), list(max(groups.values(), key=len))
+    for i, (variant, found) in enumerate(groups.items()):
+        at = [names.index(name) for name in found]
+        axis.plot(at, [np.mean(values) for values in found.values()], DASHES[i % 4], color=COLOURS[variant])
+        for x, values in zip(at, found.values(), strict=True):
+            label = NAMES[variant] if x == at[0] else None
+            axis.plot(x + np.linspace(-0.06, 0.06, len(values)), values, label=label, **_style(variant, NAMES))
+    axis.set_xticks(range(len(names)), names)
+    axis.set(xlabel=xlabel, ylabel=ylabel)
+    axis.grid(alpha=0.3, axis="y")
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(frameon=False)
+    return figure
