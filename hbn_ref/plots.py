@@ -401,4 +401,63 @@ def arms(groups, xlabel, ylabel):
     axis.grid(alpha=0.3, axis="y")
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False)
+
+
+def two_paths(counts, panels):
+    """Draw {title: (values, bits by floats, bits by whole numbers, threshold)} against counts, values above bits."""
+    figure = _figure(3.9 * len(panels), 4.4)
+    axes = figure.subplots(2, len(panels), sharex=True, sharey="row", squeeze=False, height_ratios=(2, 1))
+    for (upper, lower), (title, (values, floats, whole, t)) in zip(axes.T, panels.items(), strict=True):
+        upper.plot(counts, values, "o-", color=COLOURS["fprec"], markersize=3, label="value behind BatchNorm, float")
+        upper.axhline(0, color="black", lw=1)
+        lower.step(counts, whole, where="mid", color=COLOURS["fbin"], lw=4, label="(i >= t) XOR flip, whole numbers")
+        lower.plot(counts, floats, "o", color=COLOURS["fprec"], markersize=2, label="its sign as a bit")
+        for axis in (upper, lower):
+            if counts[0] < t <= counts[-1]:
+                axis.axvline(t, color=COLOURS["hybrid"], ls="--", label="threshold t")
+            axis.spines[["top", "right"]].set_visible(False)
+        upper.set_title(title, fontsize=10)
+        lower.set(xlabel="count i", ylim=(-0.2, 1.2), yticks=[0, 1])
+    axes[0, 0].set_ylabel("value")
+    axes[1, 0].set_ylabel("bit")
+    upper, lower = (axis.get_legend_handles_labels() for axis in axes[:, 0])
+    named = dict(zip(upper[1] + lower[1], upper[0] + lower[0]))
+    figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    return figure
+
+
+def bytes_a_layer(before, after):
+    """Draw {layer: bytes} as float32 and packed, a pair of bars a layer, with the factor between them."""
+    figure = _figure(8, 4.2)
+    axis = figure.subplots()
+    places = np.arange(len(before))
+    styles = ((before, "float32, as trained", KEPT, "//"), (after, "packed", COLOURS["fbin"], None))
+    for k, (sizes, label, colour, hatch) in enumerate(styles):
+        style = {"color": colour, "hatch": hatch, "edgecolor": "white", "label": label}
+        axis.barh(places + 0.4 * k, list(sizes.values()), 0.4, **style)
+    for place, name in zip(places, before, strict=True):
+        axis.text(1.1 * before[name], place, f"{before[name] / after[name]:.1f} times", va="center", fontsize=8)
+    axis.set_yticks(places + 0.2, list(before))
+    axis.invert_yaxis()
+    axis.set(xlabel="bytes, logarithmic", xscale="log", xlim=(min(after.values()) / 3, 8 * max(before.values())))
+    axis.xaxis.set_major_formatter(EngFormatter())
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(frameon=False, loc="lower right")
+    return figure
+
+
+def answer(image, title, top):
+    """Draw an image as a network sees it, and beside it the classes that it holds likeliest, [(class, share)]."""
+    figure = _figure(7, 2.9)
+    left, right = figure.subplots(1, 2, width_ratios=(1, 1.4))
+    left.imshow(image, cmap="Greys")
+    left.set(xticks=[], yticks=[], xlabel="as the network sees it")
+    left.set_title(title, fontsize=10)
+    shares = [100 * share for _, share in top]
+    bars = right.barh(range(len(top)), shares, color=[COLOURS["fbin"], *[BINARY] * (len(top) - 1)])
+    right.bar_label(bars, fmt="%.0f %%", padding=3)
+    right.set_yticks(range(len(top)), [name for name, _ in top])
+    right.invert_yaxis()
+    right.set(xlabel="probability (%)", xlim=(0, 115))
+    right.spines[["top", "right"]].set_visible(False)
     return figure
