@@ -1,6 +1,7 @@
 """The course: notebooks as they are committed, exercises and their checks, the grader, the student's copy."""
 
 import csv
+import json
 import re
 import sys
 import zipfile
@@ -237,3 +238,39 @@ def test_nbgrader_sources_hold_answers_between_its_markers(tmp_path):
             exercise, check = (cells[f"{kind}-{number.replace('.', '-')}"] for kind in ("ex", "check"))
             assert exercise.source.startswith("### BEGIN SOLUTION") and exercise.metadata["nbgrader"]["solution"]
             assert check.metadata["nbgrader"]["grade"] and check.metadata["nbgrader"]["points"] == 1
+
+
+# ------------------------------------------------------------------------------------------------ the oracle
+
+SUMMARY = ROOT / "results" / "choice.json"
+
+
+@pytest.fixture
+def elsewhere(monkeypatch, tmp_path):
+    """A place for the oracle other than the course's own."""
+    monkeypatch.setattr(course, "ORACLE", tmp_path / "data" / "oracle.json")
+    return tmp_path
+
+
+def test_the_oracle_keeps_what_notebook_8_needs(elsewhere):
+    summary = {key: f"the {key}" for key in course.ORACLE_KEYS if key != "drawings"}
+    path = elsewhere / "choice.json"
+    path.write_text(json.dumps({**summary, "settings": {"drawings": [4, 2, 3], "lr": 0.003}}))
+    course.write_oracle(path)
+    assert course.oracle() == {**summary, "drawings": [4, 2, 3]}
+
+
+@pytest.mark.parametrize("summary", [{}, [], {"settings": {"drawings": []}, "choices": {}}])
+def test_the_oracle_is_made_of_a_study_of_choices_only(elsewhere, summary):
+    path = elsewhere / "choice.json"
+    path.write_text(json.dumps(summary))
+    with pytest.raises(SystemExit, match="expected choice.json"):
+        course.write_oracle(path)
+    assert not course.ORACLE.exists()
+
+
+@pytest.mark.skipif(not (SUMMARY.exists() and course.ORACLE.exists()), reason="the study is not in this checkout")
+def test_the_committed_oracle_is_that_of_the_published_study(elsewhere):
+    committed = (ROOT / "tutorials" / "data" / "oracle.json").read_text("utf-8")
+    course.write_oracle(SUMMARY)
+    assert course.ORACLE.read_text("utf-8") == committed

@@ -5,6 +5,7 @@
     python tutorials/course.py grade FILE.ipynb ... --seed SECRET --csv OUT.csv
     python tutorials/course.py figures OUT                   # every figure as SVG and PNG, with its alternative text
     python tutorials/course.py nbgrader OUT                  # the notebooks as nbgrader's sources
+    python tutorials/course.py oracle results/choice.json    # data/oracle.json, for notebook 8, from that study
 
 An exercise is a code cell with the id ``ex-3-2``; its check is the cell ``check-3-2``. An exercise that nobody has
 touched gives None, and its check then says "not done yet". Only when grading does a check raise.
@@ -37,6 +38,8 @@ FAST = os.environ.get("HBN_FAST") == "1"  # fewer steps in the same cells, for t
 ROUNDS = 3  # times a check draws new cases
 WORDS = 25  # of a written answer
 WIDGET = "application/vnd.jupyter.widget-view+json"
+ORACLE = HERE / "data" / "oracle.json"
+ORACLE_KEYS = ("data", "classes", "epochs", "drawings", "command", "machine", "kept", "layers", "ops", "choices")
 
 
 # ------------------------------------------------------------------------------- what a notebook's first cell needs
@@ -142,6 +145,15 @@ def _digest():
 def results(name):
     """Return a report of ``results/`` by its path, such as "evidence.json"."""
     return json.loads((ROOT / "results" / name).read_text("utf-8"))
+
+
+def oracle():
+    """Return every choice of layers to keep real, trained and judged: the summary of `presets.choice`, shortened.
+
+    data, classes, epochs, drawings (to train, to validate, to test), command, machine, and by seed: choices, layers,
+    kept; ops of each choice.
+    """
+    return json.loads(ORACLE.read_text("utf-8"))
 
 
 def show(figure, name, alt):
@@ -406,6 +418,21 @@ def nbgrader(out):
     print(out)
 
 
+def write_oracle(path):
+    """What notebook 8 needs of the summary that `python -m hbn_ref study --preset choice` wrote, into data/."""
+    found = json.loads(Path(path).read_text("utf-8"))
+    try:
+        found["drawings"] = found["settings"]["drawings"]
+        kept = {key: found[key] for key in ORACLE_KEYS}
+    except (KeyError, TypeError):
+        raise SystemExit(
+            f"{path}: expected choice.json, as 'python -m hbn_ref study --preset choice' writes it"
+        ) from None
+    ORACLE.parent.mkdir(exist_ok=True)
+    ORACLE.write_text(json.dumps(kept, indent=1) + "\n", "utf-8")
+    print(ORACLE)
+
+
 def main():
     """Parse and call."""
     parser = argparse.ArgumentParser(prog="python tutorials/course.py", description=__doc__.splitlines()[0])
@@ -417,6 +444,9 @@ def main():
         p = commands.add_parser(name, help=function.__doc__.splitlines()[0])
         p.add_argument("out", metavar="OUT")
         p.set_defaults(run=lambda a, function=function: function(a.out))
+    p = commands.add_parser("oracle", help=write_oracle.__doc__.splitlines()[0])
+    p.add_argument("path", metavar="CHOICE.json")
+    p.set_defaults(run=lambda a: write_oracle(a.path))
     p = commands.add_parser("grade", help="points for students' notebooks")
     p.add_argument("files", nargs="+", metavar="FILE.ipynb")
     p.add_argument("--seed", required=True, help="a secret: the hidden cases come from it")
