@@ -533,3 +533,27 @@ def cloud(result: dict[str, Any]) -> Figure:
         low, high = row["top1"] - row["top1_se"], row["top1"] + row["top1_se"]
         axis.vlines(row["ops"], low, high, color=colours[row["rule"]], lw=1.5, zorder=1.5)
     return figure
+
+
+def latent_weights(w, crossings):
+    """Draw latent weights w (steps, few) with their crossings of zero marked, and how often all of them flipped."""
+    figure = _figure(10, 4)
+    left, right = figure.subplots(1, 2, width_ratios=(2, 1))
+    for i, own in enumerate(w.T):
+        flipped = np.flatnonzero((own[1:] >= 0) != (own[:-1] >= 0)) + 1
+        colour = COLOURS["fbin"] if len(flipped) else BINARY
+        left.plot(own, DASHES[i % 4], color=colour, lw=1)
+        left.plot(flipped, own[flipped], "o", color="black", markersize=4)
+    left.axhline(0, color="black", lw=1)
+    for text, style in (("flipped", {"color": COLOURS["fbin"]}), ("never flipped", {"color": BINARY}),
+                        ("a flip", {"color": "black", "marker": "o", "ls": ""})):  # fmt: skip
+        left.plot([], [], label=text, **style)
+    left.set(xlabel="step", ylabel="latent weight")
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
+    shares = [100 * np.mean(np.minimum(crossings, 6) == count) for count in range(7)]
+    right.bar(range(7), shares, color=COLOURS["wbin"], hatch="//", edgecolor="white")
+    right.set_xticks(range(7), [*map(str, range(6)), "6+"])
+    right.set(xlabel="flips of a weight", ylabel="share of the weights (%)")
+    for axis in (left, right):
+        axis.spines[["top", "right"]].set_visible(False)
+    return figure
