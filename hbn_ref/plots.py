@@ -342,7 +342,7 @@ def scatters(panels: dict[str, Any], xlabel: str, ylabel: str) -> Figure:
     return figure
 
 
-def strips(panels):
+def strips(panels: dict[str, dict[str, list[tuple[str, float, str]]]]) -> Figure:
     """Draw {xlabel: {row: [(layer, width, kind)]}} as strips side by side: colour and hatch tell the precision."""
     kinds = {"real": ("fprec", None), "binary weights": ("wbin", "//"), "fully binary": ("fbin", "xx")}
     figure, labelled = _figure(12, 1.1 + 0.42 * max(map(len, panels.values()))), set()
@@ -366,7 +366,7 @@ def strips(panels):
     return figure
 
 
-def drops(published, xlabel):
+def drops(published: dict[str, dict[str, list[float]]], xlabel: str) -> Figure:
     """Draw {network: {variant: accuracies}}, a row a network: a marker for each, a line where FPrec and FBin differ."""
     figure = _figure(8, 1.2 + 0.5 * len(published))
     axis, labelled = figure.subplots(), set()
@@ -386,7 +386,7 @@ def drops(published, xlabel):
     return figure
 
 
-def arms(groups, xlabel, ylabel):
+def arms(groups: dict[str, dict[str, Any]], xlabel: str, ylabel: str) -> Figure:
     """Draw {variant: {arm: values of the seeds}}: a marker a seed, a line through the means."""
     figure = _figure(7, 3.8)
     axis, names = figure.subplots(), list(max(groups.values(), key=len))
@@ -401,9 +401,10 @@ def arms(groups, xlabel, ylabel):
     axis.grid(alpha=0.3, axis="y")
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False)
+    return figure
 
 
-def two_paths(counts, panels):
+def two_paths(counts: np.ndarray, panels: dict[str, Any]) -> Figure:
     """Draw {title: (values, bits by floats, bits by whole numbers, threshold)} against counts, values above bits."""
     figure = _figure(3.9 * len(panels), 4.4)
     axes = figure.subplots(2, len(panels), sharex=True, sharey="row", squeeze=False, height_ratios=(2, 1))
@@ -426,7 +427,7 @@ def two_paths(counts, panels):
     return figure
 
 
-def bytes_a_layer(before, after):
+def bytes_a_layer(before: dict[str, int], after: dict[str, int]) -> Figure:
     """Draw {layer: bytes} as float32 and packed, a pair of bars a layer, with the factor between them."""
     figure = _figure(8, 4.2)
     axis = figure.subplots()
@@ -446,7 +447,7 @@ def bytes_a_layer(before, after):
     return figure
 
 
-def answer(image, title, top):
+def answer(image: np.ndarray, title: str, top: list[tuple[str, float]]) -> Figure:
     """Draw an image as a network sees it, and beside it the classes that it holds likeliest, [(class, share)]."""
     figure = _figure(7, 2.9)
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.4))
@@ -460,6 +461,7 @@ def answer(image, title, top):
     right.invert_yaxis()
     right.set(xlabel="probability (%)", xlim=(0, 115))
     right.spines[["top", "right"]].set_visible(False)
+    return figure
 
 
 def _score_terms(axis, rows, gamma):
@@ -535,7 +537,7 @@ def cloud(result: dict[str, Any]) -> Figure:
     return figure
 
 
-def latent_weights(w, crossings):
+def latent_weights(w: np.ndarray, crossings: np.ndarray) -> Figure:
     """Draw latent weights w (steps, few) with their crossings of zero marked, and how often all of them flipped."""
     figure = _figure(10, 4)
     left, right = figure.subplots(1, 2, width_ratios=(2, 1))

@@ -214,7 +214,7 @@ def cosine(epoch: float, epochs: int) -> float:
 
 def step(epoch: float, epochs: int, factor: float = 0.1) -> float:
     """A tenth after half of the epochs, a hundredth after three quarters."""
-    return factor ** ((epoch >= epochs / 2) + (epoch >= epochs * 3 / 4))
+    return factor ** sum([epoch >= epochs / 2, epoch >= epochs * 3 / 4])
 
 
 def halving(epoch: float, epochs: int, every: int = 50, floor: float = 0.025) -> float:
