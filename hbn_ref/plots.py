@@ -349,7 +349,7 @@ def strips(panels: dict[str, dict[str, list[tuple[str, float, str]]]]) -> Figure
     for axis, (label, rows) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
         longest = max(sum(width for _, width, _ in parts) for parts in rows.values())
         for y, parts in enumerate(rows.values()):
-            left = 0
+            left = 0.0
             for name, width, kind in parts:
                 (variant, hatch), new = kinds[kind], kind not in labelled
                 axis.barh(y, width, 0.75, left, color=COLOURS[variant], hatch=hatch, edgecolor="white", lw=0.6,
@@ -389,7 +389,7 @@ def drops(published: dict[str, dict[str, list[float]]], xlabel: str) -> Figure:
 def arms(groups: dict[str, dict[str, Any]], xlabel: str, ylabel: str) -> Figure:
     """Draw {variant: {arm: values of the seeds}}: a marker a seed, a line through the means."""
     figure = _figure(7, 3.8)
-    axis, names = figure.subplots(), list(max(groups.values(), key=len))
+    axis, names = figure.subplots(), max(map(list, groups.values()), key=len)
     for i, (variant, found) in enumerate(groups.items()):
         at = [names.index(name) for name in found]
         axis.plot(at, [np.mean(values) for values in found.values()], DASHES[i % 4], color=COLOURS[variant])
@@ -558,4 +558,42 @@ def latent_weights(w: np.ndarray, crossings: np.ndarray) -> Figure:
     right.set(xlabel="flips of a weight", ylabel="share of the weights (%)")
     for axis in (left, right):
         axis.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def grouped_bars(labels: list[str], panels: dict[str, Any], ylabel: str, *, log: bool = False) -> Figure:
+    """Draw {title: {series: a value for each label}} side by side; a series named after a variant has its colour."""
+    figure = _figure(5.6 * len(panels), 3.6)
+    for axis, (title, series) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+        width = 0.8 / len(series)
+        for i, (name, values) in enumerate(series.items()):
+            places = np.arange(len(labels)) + (i - (len(series) - 1) / 2) * width
+            colour = next((COLOURS[key] for key, text in NAMES.items() if name.startswith(text)), BINARY)
+            axis.bar(places, values, width, color=colour, hatch=("", "//", "..", "xx")[i % 4], edgecolor="white",
+                     label=name)  # fmt: skip
+        axis.set_xticks(range(len(labels)), labels, rotation=30)
+        axis.set(ylabel=ylabel, title=title, yscale="log" if log else "linear")
+        axis.set_ylim(top=max(map(max, series.values())) * (15 if log else 1.3))  # room for the legend
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.legend(frameon=False, loc="upper right")
+    return figure
+
+
+def ladder(rates: dict[str, float], limits: dict[str, float], xlabel: str) -> Figure:
+    """Draw {rung: rate} from the bottom up on a logarithmic axis, and {name: rate} of limits as lines across."""
+    figure = _figure(9, 0.45 * len(rates) + 1.6)
+    axis = figure.subplots()
+    for i, (name, rate) in enumerate(rates.items()):
+        real = name.startswith("real")
+        colour = COLOURS["fprec" if real else "fbin"]
+        axis.barh(i, rate, color=colour, hatch="//" if real else None, edgecolor="white")
+        axis.annotate(EngFormatter(places=1)(rate), (rate, i), (-6, 0), textcoords="offset points", ha="right",
+                      va="center", color="white", weight="bold", bbox={"color": colour, "pad": 2, "lw": 0})  # fmt: skip
+    for i, (name, rate) in enumerate(limits.items()):
+        axis.axvline(rate, color="black", lw=1.5, ls=("--", ":")[i % 2], label=name)
+    axis.set_yticks(range(len(rates)), list(rates))
+    axis.set(xscale="log", xlabel=xlabel, xlim=(min(rates.values()) / 100, 1.5 * max(limits.values())))
+    axis.xaxis.set_major_formatter(EngFormatter())
+    axis.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False)
     return figure
