@@ -407,7 +407,10 @@ class BinaryWeightConv(Conv):
 
 
 class XnorConv(BinaryWeightConv):
-    """FullBinConv: the signs of the inputs and of the weights, XOR and popcount."""
+    """FullBinConv: the signs of the inputs and of the weights, XOR and popcount.
+
+    ``scale=False`` leaves alpha out of the forward pass only: the rule for the weights' gradient keeps it.
+    """
 
     inputs = "binary"
 
