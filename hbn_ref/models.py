@@ -477,6 +477,26 @@ def from_spec(spec: dict[str, Any], init: bool = True) -> layers.Sequential:
     return layers.Sequential([*made, layers.Flatten("logits", logits=True)], spec["name"], spec)
 
 
+def start_from(model: layers.Sequential, trained: layers.Sequential) -> None:
+    """Give a network the weights of another variant: convolutions and classifier, layer by layer, in place.
+
+    BatchNorm begins anew, as it stands before a fully binary layer and behind any other.
+
+    Raises
+    ------
+    ValueError
+        The networks differ in a layer's name or shape; nothing is changed.
+    """
+    theirs = {layer.name: layer.params["w"] for layer in trained.walk() if "w" in layer.params}
+    ours = [layer for layer in model.walk() if "w" in layer.params]
+    for layer in ours:
+        if layer.name not in theirs or theirs[layer.name].shape != layer.params["w"].shape:
+            found = theirs[layer.name].shape if layer.name in theirs else "no such layer"
+            raise ValueError(f"trained: {layer.name} has {layer.params['w'].shape} here and {found} there")
+    for layer in ours:
+        layer.params["w"][...] = theirs[layer.name]
+
+
 # ---------------------------------------------------------------------------------------------- files
 
 

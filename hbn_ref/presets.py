@@ -24,7 +24,9 @@ from . import cost, files, hybrid, models, study
 from .checks import whole_number
 
 SEEDS = (0, 1, 2)
-RECIPE: dict[str, Any] = {"model": "small", "epochs": 80, "batch": 64, "lr": 0.003, "distillation": 0.5}
+RECIPE: dict[str, Any] = {
+    "model": "small", "epochs": 60, "batch": 64, "lr": 0.003, "distillation": 0.5, "start": "wbin",
+}  # fmt: skip
 AUGMENTATION = {"area": (0.6, 1.1), "rotation": 12.0, "elastic": 2.0}
 HYBRIDS = {
     "hybrid-conv4-conv5-conv6": {"keep_real": ["conv4", "conv5", "conv6"]},
@@ -125,7 +127,7 @@ def choice(
     result: dict[str, Any] = {"choices": {}, "ops": {}, "layers": {}, "kept": {}}
     for seed in seeds:
         data = load(classes=CHOICE_CLASSES, seed=seed).with_augmentation(**AUGMENTATION)
-        settings = {**RECIPE, "epochs": CHOICE_EPOCHS, "distillation": 0.0, **changed}
+        settings = {**RECIPE, "epochs": CHOICE_EPOCHS, "distillation": 0.0, "start": None, **changed}
         names = models.binarizable(settings["model"])
         parts = [part for size in range(1, len(names)) for part in itertools.combinations(names, size)]
         report = study.run(
@@ -220,12 +222,15 @@ CHANGES: dict[str, Any] = {  # name: (what changes in the recipe, what changes i
     "as it is": ({}, {}),
     "pools of 2 x 2, side by side": ({"model": SIDE_BY_SIDE}, {}),
     "no elastic bending": ({}, {"elastic": 0.0}),
-    "twice the elastic bending": ({}, {"elastic": 3.0}),
+    "twice the elastic bending": ({}, {"elastic": 4.0}),
     "crops and turns of the default": ({}, {"area": (0.7, 1.0), "rotation": 10.0}),
     "more turning and stretching": ({}, {"rotation": 20.0, "aspect": 1.3}),
     "strokes wider and thinner": ({}, {"pen": 0.4}),
     "a patch wiped off": ({}, {"erase": 0.3}),
     "no distillation": ({"distillation": 0.0}, {}),
+    "binary inputs from random weights": ({"start": None}, {}),
+    "binary inputs from FPrec's weights": ({"start": "fprec"}, {}),
+    "twice as many epochs": ({"epochs": 2 * (RECIPE["epochs"] // 4)}, {}),
     "labels smoothed by 0.1": ({"smoothing": 0.1}, {}),
     "twice the learning rate": ({"lr": 0.006}, {}),
     "half the learning rate": ({"lr": 0.0015}, {}),
@@ -259,11 +264,12 @@ def ablation(
     def add(name, seed):
         in_recipe, in_augmentation = changes[name]
         data = load(classes=None, seed=0).development(seed)
+        recipe = {**RECIPE, **settings, "epochs": epochs, **in_recipe}
         report = study.run(
             data.with_augmentation(**{**AUGMENTATION, **in_augmentation}),
-            Path(out) / f"{'-'.join(re.findall('[a-z0-9]+', name.lower()))}-seed{seed}", seed=seed, variants=("fprec",),
-            hybrids={JUDGED[1]: HYBRIDS[JUDGED[1]]}, latent=False, command=command, progress=progress,
-            **{**RECIPE, **settings, "epochs": epochs, **in_recipe},
+            Path(out) / f"{'-'.join(re.findall('[a-z0-9]+', name.lower()))}-seed{seed}", seed=seed,
+            variants=[v for v in ("fprec", recipe["start"]) if v], hybrids={JUDGED[1]: HYBRIDS[JUDGED[1]]},
+            latent=False, command=command, progress=progress, **recipe,
         )  # fmt: skip
         kept = ("top1", "hits", "count", "train_seconds")
         found = {network: {k: report["variants"][network][k] for k in kept} for network in JUDGED}

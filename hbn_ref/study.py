@@ -25,6 +25,7 @@ from .checks import one_of, real_number
 REPORT_FORMAT = "hbn_ref study 1"
 HYBRID_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 LEARNING_RATE = 0.003
+START, BINARY_INPUTS = ("fprec", "wbin"), ("fbin", "hybrid")  # variants whose weights others may begin with; the others
 WEIGHT_DECAY = {"fprec": 1e-4}  # binary weights have none: see train.Optimizer
 RATIO, CLUSTERS = 0.6, 3  # share of the binarizable layers that may stay real (README: choices); the P to begin with
 TABLE = {
@@ -142,6 +143,13 @@ class Study:
             estimator=s["estimator"], init=init,
         )  # fmt: skip
 
+    def _untrained(self, variant, options):
+        """The network of a variant as its training begins."""
+        model, start = self.build(variant, **options), self.settings["start"]
+        if start is not None and variant in BINARY_INPUTS:
+            models.start_from(model, models.load(self.out / f"{start}.npz")[0])
+        return model
+
     def train(self, name: str, variant: str, **options: Any) -> None:
         """Train and judge one network unless that is done; its files and its entry in the report are written."""
         path, packed_path, checkpoint = (self.out / f"{name}{end}.npz" for end in ("", "-packed", ".checkpoint"))
@@ -149,7 +157,7 @@ class Study:
             checkpoint.unlink(missing_ok=True)  # the last run may have ended just before this
             return
         data, s = self.data, self.settings
-        model = self.build(variant, **options)
+        model = self._untrained(variant, options)
 
         def validate(model):
             found = train.evaluate(model, *data.validation, prepare=data.evaluation_batch)
@@ -175,8 +183,8 @@ class Study:
         checkpoint.unlink(missing_ok=True)
 
     def _keeps(self, name):
-        """Whether a network's latent weights stay; fbin's are measured, fprec's teach."""
-        return self.settings["latent"] or name in ("fbin", "fprec")
+        """Whether a network's latent weights stay; fbin's are measured, fprec's teach, others may begin with some."""
+        return self.settings["latent"] or name in ("fbin", "fprec", self.settings["start"])
 
     def _teacher(self, variant):
         if variant == "fprec" or not self.settings["distillation"]:
@@ -237,10 +245,10 @@ class Study:
 
 def run(
     data: Any, out: files.PathLike, *, model: str | Sequence[models.Item] = "small", epochs: int = 16,
-    batch: int = 64, seed: int = 0,
-    variants: Sequence[str] = models.VARIANTS, ratio: float = RATIO, clusters: int = CLUSTERS,
-    gamma: float | None = None, form: str = "mse", lr: float = LEARNING_RATE, last_layer: str = "real",
-    width: float = 1, rule: str = "paper", estimator: str = "ste", smoothing: float = 0.0, distillation: float = 0.0,
+    batch: int = 64, seed: int = 0, variants: Sequence[str] = models.VARIANTS, ratio: float = RATIO,
+    clusters: int = CLUSTERS, gamma: float | None = None, form: str = "mse", lr: float = LEARNING_RATE,
+    last_layer: str = "real", width: float = 1, rule: str = "paper", estimator: str = "ste", smoothing: float = 0.0,
+    distillation: float = 0.0, start: str | None = None,
     hybrids: dict[str, Any] | None = None, ten_crops: bool = False, latent: bool = True, command: str = "",
     progress: bool = True, finish: Callable[[dict[str, Any]], Any] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
@@ -259,6 +267,9 @@ def run(
     ratio, clusters, gamma, form : see `hybrid.partition`, `hybrid.metric` and `hybrid.binarization_error`
     distillation : float
         Above 0, the trained fprec network teaches the others, with this share: see `train.soft_target`.
+    start : {"fprec", "wbin"} or None
+        Networks with binary inputs (fbin, hybrids) begin with the trained weights of this variant, see
+        `models.start_from`; None begins with random ones. Two stages, weights first, as in Zhuang et al. 2018.
     hybrids : dict {name: {"keep_real": layers, "last_layer": "real" or "binary"}}
         Further hybrids, with layers named instead of chosen.
     ten_crops : bool
@@ -291,7 +302,7 @@ def run(
         "model": model, "epochs": epochs, "batch": batch, "seed": seed,
         "variants": [v for v in models.VARIANTS if v in variants], "ratio": ratio, "clusters": clusters, "gamma": gamma,
         "form": form, "lr": lr, "last_layer": last_layer, "width": width, "rule": rule, "estimator": estimator,
-        "smoothing": smoothing, "distillation": distillation, "hybrids": files.plain(hybrids or {}),
+        "smoothing": smoothing, "distillation": distillation, "start": start, "hybrids": files.plain(hybrids or {}),
         "ten_crops": ten_crops, "latent": latent, "preprocessing": data.preprocessing,
         "augmentation": files.plain(getattr(data, "augmentation", None)),
         "drawings": [len(part[1]) for part in (data.train, data.validation, data.test)],
@@ -309,6 +320,8 @@ def run(
         study.build("hybrid", **options, init=False)
     if "hybrid" in variants and len(data.validation[1]) == 0:
         raise ValueError("variants: hybrid chooses its layers on validation drawings, and the data has none")
+    if start is not None and one_of("start", start, START) not in variants:
+        raise ValueError(f"start: needs {start} among the variants, the others begin with its weights")
     if distillation and "fprec" not in variants:
         raise ValueError("distillation: needs fprec among the variants, it is the teacher")
     return study.run(finish)

@@ -621,3 +621,35 @@ def test_a_definition_keeps_a_stride_of_0_for_the_layer_to_refuse():
     definition = [conv("conv1", 4, 3), max_pool(2, 0), average(), classifier()]
     with pytest.raises(ValueError, match="stride"):
         models.build(definition, num_classes=2, in_channels=1, input_size=8)
+
+
+# ----------------------------------------------------------------------------------- weights of another variant
+
+
+def weights_of(model):
+    return {layer.name: layer.params["w"].copy() for layer in model.walk() if "w" in layer.params}
+
+
+@pytest.mark.parametrize("name", ["small", "resnet18"])
+def test_a_network_starts_from_the_weights_of_another_variant(name):
+    options = {"num_classes": 3, "in_channels": 1, "input_size": 64, "width": 0.1}
+    trained, model = (models.build(name, variant, seed=seed, **options) for seed, variant in ((1, "wbin"), (2, "fbin")))
+    before = {key: value.copy() for key, value in model.state().items()}
+    models.start_from(model, trained)
+    theirs, ours = weights_of(trained), weights_of(model)
+    assert ours.keys() == theirs.keys() and all(np.array_equal(ours[key], theirs[key]) for key in ours)
+    assert all(np.array_equal(value, before[key]) for key, value in model.state().items() if not key.endswith(".w"))
+    trained.layers[0].params["w"][...] = 9
+    assert not np.array_equal(weights_of(model)["conv1"], weights_of(trained)["conv1"])  # a copy
+
+
+@pytest.mark.parametrize(
+    "other", [{"width": 0.2}, {"name_or_definition": "sketchanet", "input_size": 225}, {"num_classes": 4}]
+)
+def test_weights_that_do_not_fit_are_refused_and_nothing_changes(other):
+    options = {"name_or_definition": "small", "num_classes": 3, "in_channels": 1, "input_size": 64, "width": 0.1}
+    model, trained = models.build(variant="fbin", **options), models.build(variant="wbin", **{**options, **other})
+    before = weights_of(model)
+    with pytest.raises(ValueError, match="trained: (conv1|classifier)"):
+        models.start_from(model, trained)
+    assert all(np.array_equal(value, before[key]) for key, value in weights_of(model).items())

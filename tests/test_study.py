@@ -257,7 +257,7 @@ def test_without_validation_drawings_nothing_is_validated_and_no_layers_are_chos
 NAMED = {"with-conv2": {"keep_real": ["conv2"]}, "with-3-and-last": {"keep_real": [3, "conv4"], "last_layer": "binary"}}
 MORE = {
     **SETTINGS, "epochs": 2, "variants": ("fprec", "wbin"), "hybrids": NAMED, "ten_crops": True, "latent": False,
-    "smoothing": 0.1, "distillation": 0.5,
+    "smoothing": 0.1, "distillation": 0.5, "start": "wbin",
 }  # fmt: skip
 MORE_BATCHES = 2
 
@@ -307,9 +307,9 @@ def test_a_named_hybrid_is_the_hybrid_of_the_same_layers(whole, data, tmp_path):
     assert all(np.array_equal(ours[key], theirs[key]) for key in theirs)
 
 
-def test_without_latent_weights_packed_networks_stay_and_those_of_the_teacher(more):
+def test_without_latent_weights_packed_networks_stay_and_those_of_the_teacher_and_the_start(more):
     packed = {f"{name}-packed.npz" for name in ("fprec", "wbin", *NAMED)}
-    assert names(more[0]) == packed | {"fprec.npz", "report.json"}
+    assert names(more[0]) == packed | {"fprec.npz", "wbin.npz", "report.json"}
 
 
 def test_without_latent_weights_the_layers_are_still_chosen(data, whole, tmp_path):
@@ -336,6 +336,7 @@ def test_the_teacher_is_the_trained_fprec_network(more, few):
     model = models.build("tiny", "hybrid", num_classes=3, in_channels=1, input_size=SIZE, seed=0, keep_real=["conv2"])
     options = {key: MORE[key] for key in ("epochs", "batch", "lr", "smoothing", "distillation", "progress")}
     teacher, _, _ = models.load(out / "fprec.npz")
+    models.start_from(model, models.load(out / "wbin.npz")[0])
     history = train.fit(model, *few.train, seed=0, teacher=teacher, prepare=few.training_batch, **options)
     reported = report["variants"]["with-conv2"]["history"]
     assert [row["loss"] for row in history] == [row["loss"] for row in reported]
@@ -344,7 +345,7 @@ def test_the_teacher_is_the_trained_fprec_network(more, few):
 
 
 def test_the_teacher_itself_learns_from_labels(more, few, tmp_path):
-    alone = {**MORE, "variants": ("fprec",), "hybrids": {}, "distillation": 0.0}
+    alone = {**MORE, "variants": ("fprec",), "hybrids": {}, "distillation": 0.0, "start": None}
     study.run(few, tmp_path, **alone)
     assert same_file(tmp_path / "fprec.npz", more[0] / "fprec.npz")
 
@@ -390,6 +391,30 @@ def test_names_that_could_not_be_those_of_files_are_refused(hybrids, data, tmp_p
 def test_hybrids_that_cannot_be_built_are_refused_before_any_training(options, named, data, tmp_path):
     with pytest.raises((ValueError, TypeError), match=named):
         study.run(refusing(data), tmp_path / "out", **{**SETTINGS, "hybrids": {"a": options}})
+    assert names(tmp_path / "out") == set()
+
+
+def test_networks_with_binary_inputs_begin_with_the_weights_of_another_variant(few, tmp_path, monkeypatch):
+    begun, fit = {}, train.fit
+
+    def noting(model, *args, **options):
+        begun[model.spec["variant"]] = {k: v.copy() for k, v in model.state().items() if k.endswith(".w")}
+        return fit(model, *args, **options)
+
+    monkeypatch.setattr(train, "fit", noting)
+    study.run(few, tmp_path, **{**SETTINGS, "epochs": 1, "start": "fprec", "hybrids": NAMED})
+    state = models.load(tmp_path / "fprec.npz")[0].state()
+    assert set(begun) == set(models.VARIANTS)
+    for variant, weights in begun.items():
+        alike = all(np.array_equal(value, state[key]) for key, value in weights.items())
+        assert alike == (variant in ("fbin", "hybrid"))
+    assert all(np.array_equal(value, begun["wbin"][key]) for key, value in begun["fprec"].items())
+
+
+@pytest.mark.parametrize("start, variants", [("wbin", ("fprec", "fbin")), ("fprec", ("wbin", "hybrid"))])
+def test_a_start_that_is_not_trained_is_refused_before_any_training(start, variants, data, tmp_path):
+    with pytest.raises(ValueError, match=f"start: needs {start}"):
+        study.run(refusing(data), tmp_path / "out", **{**SETTINGS, "start": start, "variants": variants})
     assert names(tmp_path / "out") == set()
 
 
@@ -514,7 +539,7 @@ OTHER = {
     "epochs": 5, "batch": 4, "lr": 0.02, "seed": 1, "ratio": 0.4, "clusters": 2, "gamma": 0.5, "form": "rmse",
     "last_layer": "binary", "width": 2, "estimator": "approx_sign", "variants": ("fbin",), "rule": "exact",
     "smoothing": 0.1, "distillation": 0.5, "hybrids": {"a": {"keep_real": ["conv2"]}}, "ten_crops": True,
-    "latent": False,
+    "latent": False, "start": "wbin",
 }  # fmt: skip
 
 
@@ -554,6 +579,7 @@ BAD_SETTINGS = [
     ("gamma", float("nan")), ("last_layer", "weights"), ("estimator", "tanh"), ("epochs", 0), ("batch", 0),
     ("lr", float("nan")), ("seed", -1), ("rule", "papier"), ("smoothing", 1.5), ("smoothing", -0.1),
     ("smoothing", float("nan")), ("distillation", 2), ("distillation", -0.5),
+    ("start", "fbin"), ("start", True),
 ]  # fmt: skip
 
 
