@@ -12,17 +12,22 @@ from . import presets
 from .plots import BINARY, COLOURS, KEPT, MARKERS, NAMES, choice, layer_bars, new_figure, style_of
 
 DASHES = ("-", "--", ":", "-.")
+HATCHES = ("", "//", "..", "xx", "\\\\", "oo", "++")
+
+
+def _style(i):
+    """Colour and marker of series i: no two series of a picture have the same marker before the eighth."""
+    return {"color": list(COLOURS.values())[i % 4], "marker": (*MARKERS.values(), "^", "v", "P")[i % 7]}
 
 
 def lines(
     x: Iterable[float], series: dict[str, Any], xlabel: str, ylabel: str, *, log: bool = False, title: str = ""
 ) -> Figure:
     """Draw {name: values} against x, each with a colour, a marker and a dash of its own."""
-    figure = new_figure(7, 4)
+    figure, x = new_figure(7, 4), list(x)
     axis = figure.subplots()
     for i, (name, values) in enumerate(series.items()):
-        colour, marker = list(COLOURS.values())[i % 4], list(MARKERS.values())[i % 4]
-        axis.plot(list(x), values, DASHES[i % 4], marker=marker, color=colour, label=name)
+        axis.plot(x, values, DASHES[i % 4], label=name, **_style(i))
     axis.set(xlabel=xlabel, ylabel=ylabel, title=title, yscale="log" if log else "linear")
     axis.grid(alpha=0.3)
     axis.spines[["top", "right"]].set_visible(False)
@@ -88,7 +93,7 @@ def seeds(groups: dict[str, Any], ylabel: str) -> Figure:
     figure = new_figure(7, 3.6)
     axis = figure.subplots()
     for i, (name, values) in enumerate(groups.items()):
-        style: dict[str, Any] = {"color": list(COLOURS.values())[i % 4], "marker": list(MARKERS.values())[i % 4]}
+        style = _style(i)
         axis.plot(i + np.linspace(-0.1, 0.1, len(values)), values, ls="", markersize=9, label=name, **style)
         axis.hlines(np.mean(values), i - 0.25, i + 0.25, color=style["color"], lw=1)
     axis.set_xticks(range(len(groups)), [name.replace(": ", ":\n") for name in groups])
@@ -154,10 +159,9 @@ def bands(x: ArrayLike, series: dict[str, Any], xlabel: str, ylabel: str) -> Fig
     figure = new_figure(7.5, 4)
     axis = figure.subplots()
     for i, (name, values) in enumerate(series.items()):
-        colour, marker = list(COLOURS.values())[i % 4], list(MARKERS.values())[i % 4]
-        values = np.asarray(values, float)
-        axis.plot(x, values.mean(axis=0), DASHES[i % 4], marker=marker, color=colour, label=name)
-        axis.fill_between(x, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.15, lw=0)
+        style, values = _style(i), np.asarray(values, float)
+        axis.plot(x, values.mean(axis=0), DASHES[i % 4], label=name, **style)
+        axis.fill_between(x, values.min(axis=0), values.max(axis=0), color=style["color"], alpha=0.15, lw=0)
     axis.set(xlabel=xlabel, ylabel=ylabel)
     axis.grid(alpha=0.3)
     axis.spines[["top", "right"]].set_visible(False)
@@ -277,9 +281,9 @@ def two_paths(counts: np.ndarray, panels: dict[str, Any]) -> Figure:
         lower.set(xlabel="count i", ylim=(-0.2, 1.2), yticks=[0, 1])
     axes[0, 0].set_ylabel("value")
     axes[1, 0].set_ylabel("bit")
-    upper, lower = (axis.get_legend_handles_labels() for axis in axes[:, 0])
-    named = dict(zip(upper[1] + lower[1], upper[0] + lower[0]))
-    figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    named = {text: line for axis in axes.T.flat for line, text in zip(*axis.get_legend_handles_labels())}
+    columns = 4 if len(panels) > 2 else 2
+    figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
     return figure
 
 
@@ -291,7 +295,7 @@ def bytes_a_layer(before: dict[str, int], after: dict[str, int]) -> Figure:
     styles = ((before, "float32, as trained", KEPT, "//"), (after, "packed", COLOURS["fbin"], None))
     for k, (sizes, label, colour, hatch) in enumerate(styles):
         style: dict[str, Any] = {"color": colour, "hatch": hatch, "edgecolor": "white", "label": label}
-        axis.barh(places + 0.4 * k, list(sizes.values()), 0.4, **style)
+        axis.barh(places + 0.4 * k, [sizes[name] for name in before], 0.4, **style)
     for place, name in enumerate(before):
         axis.text(1.1 * before[name], place, f"{before[name] / after[name]:.1f} times", va="center", fontsize=8)
     axis.set_yticks(places + 0.2, list(before))
@@ -337,8 +341,7 @@ def _score_clusters(axis, rows, clusters):
     """Draw the scores on a line, a row a layer, the clusters by colour and marker, what is kept ringed."""
     score, kept = np.array([row["score"] for row in rows]), [i for i, row in enumerate(rows) if row["kept_real"]]
     for k, cluster in enumerate(reversed(clusters)):
-        colour, marker = list(COLOURS.values())[k % 4], list(MARKERS.values())[k % 4]
-        axis.plot(score[cluster], cluster, marker, color=colour, markersize=9, ls="", label=f"cluster {k + 1}")
+        axis.plot(score[cluster], cluster, markersize=9, ls="", label=f"cluster {k + 1}", **_style(k))
     label = "kept real, on the left green and hatched"
     axis.plot(score[kept], kept, "o", color="black", markerfacecolor="none", markersize=17, ls="", label=label)
     axis.set_yticks(range(len(rows)), [row["layer"] for row in rows])
@@ -374,16 +377,18 @@ def kept_maps(panels: dict[str, Any], columns: int, gammas: np.ndarray, names: l
         axis.set(xscale="log", ylim=(len(names) - 0.5, -0.5))
         axis.set_title(title, fontsize=10)
         axis.spines[["top", "right"]].set_visible(False)
-    figure.supxlabel("gamma; dotted: where both terms have equal means", fontsize=10)
+    figure.supxlabel("gamma; squares: kept real; dotted: where both terms have equal means", fontsize=10)
     return figure
 
 
 def cloud(result: dict[str, Any]) -> Figure:
-    """Draw `choice` with bars of one standard error over the seeds."""
+    """Draw `choice` with bars of one standard error over the seeds; one seed has none."""
     figure = choice(result)
     [axis] = figure.axes
     for key, found in result["choices"].items():
         tops = np.array(list(found.values()))
+        if len(tops) < 2:
+            return figure
         half = tops.std(ddof=1) / np.sqrt(len(tops))
         axis.vlines(result["ops"][key], tops.mean() - half, tops.mean() + half, color=BINARY, lw=1, zorder=1)
     colours = {line.get_label(): line.get_color() for line in axis.lines}
@@ -397,13 +402,13 @@ def latent_weights(w: np.ndarray, crossings: np.ndarray) -> Figure:
     """Draw latent weights w (steps, few) with their crossings of zero marked, and how often all of them flipped."""
     figure = new_figure(10, 4)
     left, right = figure.subplots(1, 2, width_ratios=(2, 1))
+    moving, still = {"color": COLOURS["fbin"], "lw": 1.2}, {"color": BINARY, "lw": 0.8}
     for i, own in enumerate(w.T):
         flipped = np.flatnonzero((own[1:] >= 0) != (own[:-1] >= 0)) + 1
-        colour = COLOURS["fbin"] if len(flipped) else BINARY
-        left.plot(own, DASHES[i % 4], color=colour, lw=1)
+        left.plot(own, DASHES[i % 4], **(moving if len(flipped) else still))
         left.plot(flipped, own[flipped], "o", color="black", markersize=4)
     left.axhline(0, color="black", lw=1)
-    for text, style in (("flipped", {"color": COLOURS["fbin"]}), ("never flipped", {"color": BINARY}),
+    for text, style in (("flipped", moving), ("never flipped", still),
                         ("a flip", {"color": "black", "marker": "o", "ls": ""})):  # fmt: skip
         left.plot([], [], label=text, **style)
     left.set(xlabel="step", ylabel="latent weight")
@@ -425,7 +430,7 @@ def grouped_bars(labels: list[str], panels: dict[str, Any], ylabel: str, *, log:
         for i, (name, values) in enumerate(series.items()):
             places = np.arange(len(labels)) + (i - (len(series) - 1) / 2) * width
             colour = next((COLOURS[key] for key, text in NAMES.items() if name.startswith(text)), BINARY)
-            axis.bar(places, values, width, color=colour, hatch=("", "//", "..", "xx")[i % 4], edgecolor="white",
+            axis.bar(places, values, width, color=colour, hatch=HATCHES[i % 7], edgecolor="white",
                      label=name)  # fmt: skip
         axis.set_xticks(range(len(labels)), labels, rotation=30)
         axis.set(ylabel=ylabel, title=title, yscale="log" if log else "linear")
@@ -446,7 +451,7 @@ def ladder(rates: dict[str, float], limits: dict[str, float], xlabel: str) -> Fi
         axis.annotate(EngFormatter(places=1)(rate), (rate, i), (-6, 0), textcoords="offset points", ha="right",
                       va="center", color="white", weight="bold", bbox={"color": colour, "pad": 2, "lw": 0})  # fmt: skip
     for i, (name, rate) in enumerate(limits.items()):
-        axis.axvline(rate, color="black", lw=1.5, ls=("--", ":")[i % 2], label=name)
+        axis.axvline(rate, color="black", lw=1.5, ls=DASHES[1 + i % 3], label=name)
     axis.set_yticks(range(len(rates)), list(rates))
     axis.set(xscale="log", xlabel=xlabel, xlim=(min(rates.values()) / 100, 1.5 * max(limits.values())))
     axis.xaxis.set_major_formatter(EngFormatter())
