@@ -1,6 +1,6 @@
 """Plants faults in the package, one at a time, and shows that the tests of that chapter fail for each.
 
-    python tests/mutations.py                    # all of them, in about a quarter of an hour; writes results/mutations.json
+    python tests/mutations.py                    # all of them, about 15 minutes; writes results/mutations.json
     python tests/mutations.py conv layers        # some chapters, printed only
 
 The project is copied to a temporary folder, so nothing here is touched. A fault that no test of its chapter notices is
