@@ -5,6 +5,7 @@ shapes.
 """
 
 import dataclasses
+import signal
 
 import numba
 import numpy as np
@@ -12,6 +13,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from hbn_ref import engine
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # so a shell's background jobs begin; some tests press Ctrl-C
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 JIT = not numba.config.DISABLE_JIT
 KERNELS = ("plain", "vector") if JIT else ("plain",)  # without the compiler there are no vector kernels
