@@ -3,17 +3,20 @@
 import csv
 import json
 import re
+import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tutorials"))
 nbformat = pytest.importorskip("nbformat", reason="needs jupyter")
 course = pytest.importorskip("course")
+data_tools = pytest.importorskip("data_tools")
 
 NOTEBOOKS = course.notebooks()
 BY_NAME = {"ids": [path.stem for path in NOTEBOOKS]}
@@ -37,12 +40,12 @@ def wrong_answers(stem):
     return [{cell: sources[i] for cell, sources in found.items()} for i in range(2)]
 
 
-def answered(path, folder, answers):
+def answered(path, folder, answers, name="handed in"):
     """A student's notebook with these answers in it."""
     notebook = read(path)
     for cell in notebook.cells:
         cell.source = answers.get(cell.id, cell.source)
-    out = folder / "handed in.ipynb"
+    out = folder / f"{name}.ipynb"
     nbformat.write(notebook, out)
     return out
 
@@ -94,9 +97,29 @@ def test_local_links_lead_somewhere(path):
 
 @pytest.mark.parametrize("path", NOTEBOOKS, **BY_NAME)
 def test_exercises_have_solutions_and_wrong_answers(path):
-    checked = {f"ex-{n.replace('.', '-')}" for n, written in course.exercises(read(path)).items() if not written}
-    assert checked <= course.answers(path.stem).keys()
+    asked = {f"ex-{number.replace('.', '-')}": kinds for number, kinds in course.exercises(read(path)).items()}
+    checked = {cell for cell, kinds in asked.items() if "check" in kinds}
+    assert course.answers(path.stem).keys() == asked.keys()
     assert all(checked == wrong.keys() for wrong in wrong_answers(path.stem))
+
+
+def test_five_exercises_have_words_and_one_of_them_nothing_else():
+    asked = {number: kinds for path in NOTEBOOKS for number, kinds in course.exercises(read(path)).items()}
+    both = {"check", "words"}
+    assert {number: kinds for number, kinds in asked.items() if kinds != {"check"}} == {
+        "2.4": both, "5.4": {"words"}, "6.4": both, "7.4": both, "8.4": both
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS[:-1], **{"ids": BY_NAME["ids"][:-1]})
+def test_the_end_leads_to_the_next_notebook(path):
+    following = NOTEBOOKS[NOTEBOOKS.index(path) + 1].name
+    assert re.search(rf"Next: \[[^]]+\]\({following}\), ", read(path).cells[-1].source)
+
+
+def test_notebook_3_speaks_of_an_option_only_where_a_cell_uses_it():
+    cells = read(NOTEBOOKS[2]).cells
+    assert any("`wrt`" in cell.source for cell in cells) == any("wrt=" in cell.source for cell in cells)
 
 
 # --------------------------------------------------------------------------------------------- the checks
@@ -158,6 +181,46 @@ def test_catches_wants_good_code_passed_and_every_fault_noticed():
         course.catches(lambda thing: ..., 1, {})
 
 
+# ------------------------------------------------------------------------------------------- the drawings
+
+
+@pytest.fixture
+def no_archive(monkeypatch, tmp_path):
+    monkeypatch.setenv("HBN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("HBN_DATA", raising=False)
+
+
+def test_doodles_where_nothing_else_is_at_hand_and_where_they_are_asked_for(no_archive, monkeypatch, tmp_path, capsys):
+    said = "This notebook runs on the built-in doodles: 3 classes, "
+    course.sketches(classes=3)
+    assert capsys.readouterr().out.startswith(said)
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "sketches_svg.zip").write_bytes(b"PK")
+    monkeypatch.setenv("HBN_DATA", "doodles")
+    course.sketches(classes=3)
+    assert capsys.readouterr().out.startswith(said)
+
+
+@pytest.mark.parametrize("name, reason", [("mistyped", "mistyped, which does not exist"), ("", "no images in ")])
+def test_a_path_without_drawings_is_an_error(no_archive, monkeypatch, tmp_path, name, reason):
+    monkeypatch.setenv("HBN_DATA", str(tmp_path / name))
+    with pytest.raises(data_tools.DataError, match=reason):
+        course.sketches()
+
+
+def test_of_many_classes_the_first_15(no_archive, monkeypatch, tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    for k in range(17):
+        (tmp_path / "some" / f"class{k:02}").mkdir(parents=True)
+        for i in range(8):
+            picture = Image.fromarray(np.where(rng.random((24, 24)) < 0.1, 0, 255).astype(np.uint8))
+            picture.save(tmp_path / "some" / f"class{k:02}" / f"{i}.png")
+    monkeypatch.setenv("HBN_DATA", str(tmp_path / "some"))
+    assert course.sketches().classes == tuple(f"class{k:02}" for k in range(15))
+    assert "TU-Berlin sketches: 15 of 17 classes" in capsys.readouterr().out
+    assert len(course.sketches(classes=17).classes) == 17
+
+
 # --------------------------------------------------------------------------------------------- the grader
 
 
@@ -186,6 +249,7 @@ def test_an_untouched_notebook_gets_nothing(path, tmp_path):
 def test_wrong_answers_get_nothing(path, number, tmp_path):
     rows = course.grade_one(answered(path, tmp_path, wrong_answers(path.stem)[number]), "secret")
     assert set(points(rows)) == {0}, [row for row in rows if row["points"] == 1]
+    assert all("not right yet" in row["comment"] for row in rows if row["points"] != ""), rows
 
 
 @pytest.mark.slow
@@ -210,6 +274,73 @@ def test_grading_writes_a_table_and_restores_the_checks(tmp_path, capsys):
     assert "cannot be read" in rows[-1]["comment"] and "5 rows, 0 points" in capsys.readouterr().out
 
 
+RIGHT = {f"ex-1-{k}": f"def f{k}():\n    return {k}\n\n\nwhy = 'because'" for k in (1, 2, 3)}
+
+
+@pytest.fixture
+def tiny(monkeypatch, tmp_path):
+    """A course of one notebook, which runs in a few seconds; 1.3 has words, too."""
+    cells = [nbformat.v4.new_code_cell("import course", id="setup")]
+    for k in (1, 2, 3):
+        check = f'@course.check("1.{k}", f{k})\ndef _(rng, answer):\n    course.same(answer(), {k})'
+        cells.append(nbformat.v4.new_code_cell(f"def f{k}():\n    return ...\n\n\nwhy = ''", id=f"ex-1-{k}"))
+        cells.append(nbformat.v4.new_code_cell(check, id=f"check-1-{k}"))
+    cells[-1].source += '\n\n\ncourse.words("1.3", why)'
+    path = tmp_path / "01_tiny.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+    monkeypatch.setattr(course, "notebooks", lambda names=(): [path])
+    monkeypatch.setattr(course, "TIMEOUT", 10)
+    return path
+
+
+@pytest.mark.parametrize(
+    "answer, cell, reason",
+    [
+        ("import os\nos._exit(1)", "ex-1-2", "DeadKernelError: it ended the kernel"),
+        ("while True:\n    pass", "ex-1-2", "CellTimeoutError: it did not end within 10 seconds"),
+        ("def f2():\n    while True:\n        pass", "check-1-2", "CellTimeoutError: it did not end within 10 seconds"),
+    ],
+)
+def test_a_file_that_ends_its_kernel_or_never_ends_costs_no_other_its_points(tiny, tmp_path, answer, cell, reason):
+    bad = answered(tiny, tmp_path, RIGHT | {"ex-1-2": answer}, "bad")
+    good = answered(tiny, tmp_path, RIGHT, "good")
+    course.grade([str(bad), str(good)], "secret", tmp_path / "points.csv")
+    with open(tmp_path / "points.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["points"] for row in rows] == ["1", "0", "0", "1", "1", "1"]
+    assert rows[1]["comment"] == f"cell {cell}: {reason}"
+    assert rows[2]["comment"] == f"not run, because of cell {cell}: {reason}"
+    assert rows[2]["words"] == rows[5]["words"] == RIGHT["ex-1-3"]
+
+
+@pytest.mark.parametrize("why, answer", [("not right yet", "def f3():\n    return 4"), ("SyntaxError", "def f3(:")])
+def test_words_can_be_read_where_the_code_is_wrong(tiny, tmp_path, why, answer):
+    answer += "\n\n\nwhy = 'my words'"
+    row = course.grade_one(answered(tiny, tmp_path, RIGHT | {"ex-1-3": answer}), "secret")[2]
+    assert row["points"] == 0 and why in row["comment"] and row["words"] == answer
+
+
+def test_the_table_holds_what_was_graded_whatever_comes_next(monkeypatch, tmp_path):
+    def graded(path, seed):
+        if path == "interrupted":
+            raise KeyboardInterrupt
+        return [("1.1", 1, "a text that no file can hold: \ud800", "")]
+
+    monkeypatch.setattr(course, "_graded", graded)
+    with pytest.raises(KeyboardInterrupt):
+        course.grade(["anna", "ben", "interrupted"], "secret", tmp_path / "points.csv")
+    assert [line.split(",")[:3] for line in (tmp_path / "points.csv").read_text("utf-8").splitlines()[1:]] == [
+        ["anna", "1.1", "1"], ["ben", "1.1", "1"]
+    ]  # fmt: skip
+
+
+def test_grading_is_on_the_doodles_whatever_the_teacher_has(tiny, monkeypatch, tmp_path):
+    monkeypatch.setenv("HBN_DATA", str(tmp_path))
+    print_it = 'import os\ndef f1():\n    raise AssertionError(os.environ["HBN_DATA"])'
+    row = course.grade_one(answered(tiny, tmp_path, {"ex-1-1": print_it}), "secret")[0]
+    assert row["comment"].endswith("not right yet. doodles")
+
+
 # ------------------------------------------------------------------------------------- the other commands
 
 
@@ -218,6 +349,13 @@ def test_the_students_copy_has_no_solutions(tmp_path, capsys):
     names = {path.relative_to(tmp_path / "course").as_posix() for path in (tmp_path / "course").rglob("*")}
     assert not any("solution" in name for name in names)
     assert {"tutorials/01_bits.ipynb", "tutorials/course.py", "hbn_ref/bits.py", "requirements.txt"} <= names
+    assert "tutorials/README.md" not in names  # it holds the rubrics
+    pages = {tmp_path / "course" / "README.md": (tmp_path / "course" / "README.md").read_text("utf-8")}
+    for path in (tmp_path / "course" / "tutorials").glob("*.ipynb"):
+        pages[path] = "\n".join(cell.source for cell in read(path).cells if cell.cell_type == "markdown")
+    for page, text in pages.items():
+        links = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if not link.startswith("https://")]
+        assert all((page.parent / link).exists() for link in links), (page, links)
     with pytest.raises(SystemExit, match="is there already"):
         course.student(tmp_path / "course")
 
@@ -230,14 +368,65 @@ def test_the_students_copy_as_a_zip(tmp_path):
     assert not (tmp_path / "copy").exists()
 
 
-def test_nbgrader_sources_hold_answers_between_its_markers(tmp_path):
-    course.nbgrader(tmp_path)
+def released(cell):
+    """What nbgrader leaves of a cell for students, with the settings that we write."""
+    source = re.sub(r"### BEGIN SOLUTION\n.*?### END SOLUTION", "", cell.source, flags=re.S)
+    return re.sub(r"### BEGIN HIDDEN TESTS\n.*?### END HIDDEN TESTS\n", "", source, flags=re.S)
+
+
+def test_nbgrader_releases_the_notebook_as_it_is(tmp_path):
+    course.nbgrader(tmp_path / "class", "secret")
+    assert '{"python": ""}' in (tmp_path / "class" / "nbgrader_config.py").read_text()
     for path in NOTEBOOKS:
-        cells = {cell.id: cell for cell in read(tmp_path / path.stem / path.name).cells}
-        for number in course.exercises(read(path)):
+        cells = {cell.id: cell for cell in read(tmp_path / "class" / "source" / path.stem / path.name).cells}
+        for cell in read(path).cells:
+            if cell.cell_type == "code":
+                assert released(cells[cell.id]).strip() == cell.source
+        for number, kinds in course.exercises(read(path)).items():
             exercise, check = (cells[f"{kind}-{number.replace('.', '-')}"] for kind in ("ex", "check"))
-            assert exercise.source.startswith("### BEGIN SOLUTION") and exercise.metadata["nbgrader"]["solution"]
-            assert check.metadata["nbgrader"]["grade"] and check.metadata["nbgrader"]["points"] == 1
+            assert (
+                course.answers(path.stem)[exercise.id] in exercise.source and exercise.metadata["nbgrader"]["solution"]
+            )
+            assert check.metadata["nbgrader"]["grade"] == ("check" in kinds) and check.metadata["nbgrader"]["locked"]
+            assert exercise.metadata["nbgrader"].get("points") == (2 if "words" in kinds else None)
+    with pytest.raises(SystemExit, match="is there already"):
+        course.nbgrader(tmp_path / "class")
+
+
+def test_nbgrader_checks_raise_by_themselves(tiny, monkeypatch, tmp_path):
+    monkeypatch.setattr(course, "answers", lambda stem: RIGHT)
+    course.nbgrader(tmp_path / "class")
+    monkeypatch.setenv("HBN_GRADE_SEED", "")  # and put back when the test ends
+    check = read(tmp_path / "class" / "source" / "01_tiny" / "01_tiny.ipynb").cells[2].source
+    exec(check, {"course": course, "f1": lambda: 1})
+    with pytest.raises(course.CheckFailed):
+        exec(check, {"course": course, "f1": lambda: 2})
+
+
+def test_nbgrader_sources_have_what_they_import_beside_them(tiny, monkeypatch, tmp_path):
+    monkeypatch.setattr(course, "answers", lambda stem: RIGHT)
+    course.nbgrader(tmp_path / "class")
+    folder = tmp_path / "class" / "source" / "01_tiny"
+    code = "import course, data_tools, hbn_ref; course.results('doodles/seed0.json'); print(course._digest())\n"
+    code += "print(*(module.__file__ for module in (course, data_tools, hbn_ref)), sep='\\n')"
+    found = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True).stdout
+    assert all(Path(line).is_relative_to(folder) for line in found.splitlines()[1:]), found
+
+
+def test_figures_names_the_cells_that_fail_and_writes_the_others(monkeypatch, tmp_path, capsys):
+    bad = "raise ValueError('no figure')"
+    good = "import matplotlib.pyplot as plt, course\ncourse.show(plt.figure(), 'one', 'An empty figure.')"
+    paths = [tmp_path / "a.ipynb", tmp_path / "b.ipynb"]
+    for path, source in zip(paths, (bad, good)):
+        cells = [nbformat.v4.new_code_cell(source, id="the-cell")]
+        nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+    monkeypatch.setattr(course, "notebooks", lambda names=(): paths)
+    with pytest.raises(SystemExit) as stop:
+        course.figures(tmp_path / "figures")
+    said = capsys.readouterr()
+    assert stop.value.code == 1 and "1 figures" in said.out
+    assert "a.ipynb, cell the-cell: ValueError: no figure" in said.err and "b.ipynb" not in said.err
+    assert (tmp_path / "figures" / "one.svg").exists()
 
 
 # ------------------------------------------------------------------------------------------------ the oracle

@@ -1,14 +1,15 @@
 """The course around the notebooks: what their first cell needs, exercises and their checks, and the teacher's commands.
 
     python tutorials/course.py publish [NAME ...]            # run notebooks and keep their outputs
-    python tutorials/course.py student OUT                   # a folder, or OUT.zip, without solutions
+    python tutorials/course.py student OUT                   # a folder, or OUT.zip, without solutions and rubrics
     python tutorials/course.py grade FILE.ipynb ... --seed SECRET --csv OUT.csv
     python tutorials/course.py figures OUT                   # every figure as SVG and PNG, with its alternative text
-    python tutorials/course.py nbgrader OUT                  # the notebooks as nbgrader's sources
+    python tutorials/course.py nbgrader OUT [--seed SECRET]  # a folder for nbgrader: sources and settings
     python tutorials/course.py oracle results/choice.json    # data/oracle.json, for notebook 8, from that study
 
 An exercise is a code cell with the id ``ex-3-2``; its check is the cell ``check-3-2``. An exercise that nobody has
-touched gives None, and its check then says "not done yet". Only when grading does a check raise.
+touched gives None, and its check then says "not done yet". Only when grading does a check raise. A check cell with
+`course.check` in it gives a point, one with `course.words` an answer for the teacher to read; some have both.
 
 Answers stand in ``solutions/`` for everyone to read; only the grader's seed is secret. Students' code is run as it is,
 with the rights of whoever grades.
@@ -21,13 +22,14 @@ import io
 import json
 import os
 import re
+import secrets
 import shutil
 import sys
 import zipfile
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent
+ROOT = HERE if (HERE / "hbn_ref").is_dir() else HERE.parent  # nbgrader's folders have all beside the notebook
 if (ROOT / "hbn_ref").is_dir() and str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))  # a checkout works without being installed
 
@@ -37,6 +39,10 @@ CHAPTERS = ("bits", "binarize", "conv", "layers", "models", "train", "cost", "hy
 FAST = os.environ.get("HBN_FAST") == "1"  # fewer steps in the same cells, for tests
 ROUNDS = 3  # times a check draws new cases
 WORDS = 25  # of a written answer
+MOST_CLASSES = 15  # of TU-Berlin's 250, unless a notebook asks for more: as many as there are doodles
+TIMEOUT = 600  # seconds a cell may take
+COLUMNS = ("file", "exercise", "points", "comment", "words")  # of the grader's table
+UNWANTED = ("__pycache__", ".ipynb_checkpoints")
 WIDGET = "application/vnd.jupyter.widget-view+json"
 ORACLE = HERE / "data" / "oracle.json"
 ORACLE_KEYS = ("data", "classes", "epochs", "drawings", "command", "machine", "kept", "layers", "ops", "choices")
@@ -73,20 +79,32 @@ def _memory():
 
 
 def sketches(classes=None, size=64, seed=0):
-    """Return TU-Berlin's sketches where they are at hand (`python -m data_tools fetch`, HBN_DATA), else the doodles."""
-    import data_tools
-    from data_tools import tuberlin
+    """Return TU-Berlin's sketches where they are at hand (`python -m data_tools fetch`, HBN_DATA), else the doodles.
 
+    By default the first 15 classes. HBN_DATA=doodles asks for the doodles; a path in it that is not there is an error.
+    """
+    import data_tools
+    from data_tools import doodles, folder, tuberlin
+
+    source, words, every = "doodles", "the built-in doodles", doodles.CLASSES
+    named = os.environ.get("HBN_DATA")
     try:
-        source, words = tuberlin.find(), "TU-Berlin sketches"
+        if named != "doodles":
+            source, words = tuberlin.find(), "TU-Berlin sketches"
+            with folder.open_source(source) as files:
+                every = folder.read_layout(files)
     except data_tools.DataError:
-        source, words = "doodles", "the built-in doodles"
+        if named or source != "doodles":
+            raise
+    if classes is None and len(every) > MOST_CLASSES:
+        classes = MOST_CLASSES
     data = data_tools.load(source, classes=classes, size=size, seed=seed)
     counts = ", ".join(
         f"{len(part[1]):,} {name}"
         for name, part in zip(("to train", "to validate", "to test"), (data.train, data.validation, data.test))
     )
-    print(f"This notebook runs on {words}: {len(data.classes)} classes, {counts}.")
+    fewer = f" of {len(every)}" if source != "doodles" and len(data.classes) < len(every) else ""
+    print(f"This notebook runs on {words}: {len(data.classes)}{fewer} classes, {counts}.")
     return data
 
 
@@ -98,7 +116,8 @@ def short(full, fast):
 def warm_start(variant="hybrid", epochs=None, seed=0, **options):
     """Return (trained small network, its data), from a file where this version of the code has trained it before.
 
-    At most 90 seconds on two cores. A hybrid keeps conv5 and conv6 real. ``options`` go to `models.build`.
+    At most 90 seconds on two cores, with the doodles or 15 classes of TU-Berlin. A hybrid keeps conv5 and conv6 real.
+    ``options`` go to `models.build`.
     """
     from hbn_ref import files, models, train
 
@@ -245,7 +264,7 @@ def catches(test, good, faults):
 
 def words(number, text):
     """A written answer: counted here, marked by the teacher."""
-    count = len(re.findall(r"\w+", text))
+    count = len(re.findall(r"\w+", str(text)))
     print(f"{number}: {'not done yet' if count < WORDS else f'{count} words, for your teacher to read'}")
 
 
@@ -266,23 +285,44 @@ def answers(stem):
 
 
 def exercises(notebook):
-    """Return the numbers of a notebook's exercises, "3.2" for the cell ex-3-2, and whether each is a written one."""
+    """Return {number: which of "check" and "words" it has}; the number is "3.2" for the cell ex-3-2."""
     found = {}
     for cell in notebook.cells:
         if cell.get("id", "").startswith("check-"):
-            found[cell.id.removeprefix("check-").replace("-", ".")] = "course.words(" in cell.source
+            number = cell.id.removeprefix("check-").replace("-", ".")
+            found[number] = {kind for kind in ("check", "words") if f"course.{kind}(" in cell.source}
     return found
 
 
-def execute(notebook, **environment):
-    """Run a notebook from an empty kernel in the folder of the course; cells that fail keep their error as output."""
-    from nbclient import NotebookClient
+def clear(notebook):
+    """Take the outputs out of a notebook."""
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    return notebook
 
+
+def execute(notebook, **environment):
+    """Run a notebook from an empty kernel in the folder of the course; cells that fail keep their error as output.
+
+    A cell that ends the kernel, or does not end itself, keeps that as its error, and those behind it do not run.
+    """
+    from nbclient import NotebookClient
+    from nbclient.exceptions import CellTimeoutError, DeadKernelError
+    from nbformat.v4 import new_output
+
+    running = []
+    options = {"timeout": TIMEOUT, "kernel_name": "python3", "allow_errors": True,
+               "resources": {"metadata": {"path": str(HERE)}},
+               "on_cell_execute": lambda cell, cell_index: running.append(cell)}  # fmt: skip
     before = {key: os.environ.get(key) for key in environment}
     os.environ.update({key: str(value) for key, value in environment.items()})
     try:
-        resources = {"metadata": {"path": str(HERE)}}
-        NotebookClient(notebook, timeout=600, kernel_name="python3", allow_errors=True, resources=resources).execute()
+        NotebookClient(clear(notebook), **options).execute()
+    except (CellTimeoutError, DeadKernelError) as error:
+        late = isinstance(error, CellTimeoutError)
+        reason = f"it did not end within {TIMEOUT} seconds" if late else "it ended the kernel"
+        running[-1].outputs = [new_output("error", ename=type(error).__name__, evalue=reason)]
     finally:
         for key, value in before.items():
             os.environ.pop(key) if value is None else os.environ.update({key: value})
@@ -315,7 +355,7 @@ def publish(names):
 
     for path in notebooks(names):
         started = time.perf_counter()
-        notebook = execute(nbformat.read(path, 4), HBN_FAST=0, HBN_DATA="")
+        notebook = execute(nbformat.read(path, 4), HBN_FAST=0, HBN_DATA="doodles")
         failed = failures(notebook)
         if failed:
             raise SystemExit(f"{path.name}: {'; '.join(f'{cell}: {text}' for cell, text in failed.items())}")
@@ -330,17 +370,13 @@ def publish(names):
 
 
 def student(out):
-    """Copy the course without solutions into the folder ``out``, or into a zip file."""
+    """Copy the course without solutions and the teacher's page into the folder ``out``, or into a zip file."""
     target = Path(out)
     folder = target.with_suffix("") if target.suffix == ".zip" else target
-    if target.exists() or folder.exists():
-        raise SystemExit(f"{target if target.exists() else folder}: is there already; choose another name")
-    leave = shutil.ignore_patterns("solutions", "__pycache__", ".ipynb_checkpoints")
+    _refuse(target, folder)
+    leave = shutil.ignore_patterns("solutions", "README.md", *UNWANTED)  # rubrics stand in the README
     shutil.copytree(HERE, folder / "tutorials", ignore=leave)
-    for name in ("hbn_ref", "data_tools", "results"):
-        shutil.copytree(ROOT / name, folder / name, ignore=leave)
-    for name in ("requirements.txt", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, folder / name)
+    _copy_package(folder)
     if target.suffix == ".zip":
         with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
             for path in sorted(folder.rglob("*")):
@@ -349,72 +385,131 @@ def student(out):
     print(target)
 
 
+def _refuse(*paths):
+    for path in paths:
+        if path.exists():
+            raise SystemExit(f"{path}: is there already; choose another name")
+
+
+def _copy_package(folder):
+    """Copy what the notebooks run on. In the README only links that lead somewhere stay links."""
+    for name in ("hbn_ref", "data_tools", "results"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns(*UNWANTED))
+    for name in ("requirements.txt", "LICENSE"):
+        shutil.copy(ROOT / name, folder / name)
+
+    def kept(link):
+        return link[0] if link[2].startswith("https://") or (folder / link[2]).exists() else link[1]
+
+    text = (ROOT / "README.md").read_text("utf-8")
+    (folder / "README.md").write_text(re.sub(r"(?<!!)\[([^][]+)\]\(([^)#\s]+)\)", kept, text), "utf-8")
+
+
 def grade_one(path, seed):
-    """Grade a student's notebook: rows of file, exercise, points and comment."""
+    """Grade a student's notebook: rows of `COLUMNS`. Words are the whole cell of an answer that the teacher reads."""
+    try:
+        rows = _graded(path, seed)
+    except Exception as error:  # any damaged file is one row of the table, and not the end of the grading
+        rows = [("", 0, f"cannot be read or run: {error}", "")]
+    return [dict(zip(COLUMNS, (path, *row))) for row in rows]
+
+
+def _graded(path, seed):
     import nbformat
 
-    try:
-        notebook = nbformat.read(path, 4)
-        ids = {cell.get("id") for cell in notebook.cells}
-        original = max(notebooks(), key=lambda own: len(ids & {cell.id for cell in nbformat.read(own, 4).cells}))
-    except Exception as error:  # any damaged file is one row of the table, and not the end of the grading
-        return [{"file": path, "exercise": "", "points": 0, "comment": f"cannot be read: {error}"}]
-    own = nbformat.read(original, 4)
+    notebook = nbformat.read(path, 4)
     handed_in = {cell.get("id"): cell.source for cell in notebook.cells if cell.cell_type == "code"}
+    originals = [nbformat.read(own, 4) for own in notebooks()]
+    own = max(originals, key=lambda own: len(handed_in.keys() & {cell.id for cell in own.cells}))
     for cell in own.cells:  # only the answers are the student's: checks and everything else are as they were
         if cell.id.startswith("ex-") and cell.id in handed_in:
             cell.source = handed_in[cell.id]
-    failed = failures(execute(own, HBN_GRADE_SEED=seed, HBN_FAST=1))
+    failed = failures(execute(own, HBN_GRADE_SEED=seed, HBN_FAST=1, HBN_DATA="doodles"))
+    ran = {cell.id for cell in own.cells if cell.get("execution_count")}
     rows = []
-    for number, written in exercises(own).items():
-        cell = number.replace(".", "-")
-        comment = failed.get(f"check-{cell}") or failed.get(f"ex-{cell}", "")
-        if f"ex-{cell}" in failed:
-            comment = f"cell ex-{cell}: {failed[f'ex-{cell}']}"
-        points = "" if written else int(not comment)
-        text = handed_in.get(f"ex-{cell}", "") if written and not comment else comment
-        rows.append({"file": path, "exercise": number, "points": points, "comment": text})
+    for number, kinds in exercises(own).items():
+        answer, test = (f"{kind}-{number.replace('.', '-')}" for kind in ("ex", "check"))
+        comment = next((f"cell {cell}: {failed[cell]}" for cell in (answer, test) if cell in failed), "")
+        if not comment and test not in ran:  # what failed last has ended the run
+            comment = "not run, because of cell {}: {}".format(*list(failed.items())[-1])
+        points = int(not comment) if "check" in kinds else ""
+        rows.append((number, points, comment, handed_in.get(answer, "") if "words" in kinds else ""))
     return rows
 
 
 def grade(paths, seed, out):
-    """Grade students' notebooks into a table; written answers are in it to be read, without points."""
-    rows = [row for path in paths for row in grade_one(path, seed)]
-    with open(out, "w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, ("file", "exercise", "points", "comment"))
+    """Grade students' notebooks into a table; what they wrote is in it to be read, without points."""
+    count = total = 0
+    with open(out, "w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+        table = csv.DictWriter(file, COLUMNS)
         table.writeheader()
-        table.writerows(rows)
-    print(f"{out}: {len(rows)} rows, {sum(row['points'] or 0 for row in rows)} points")
+        for path in paths:
+            rows = grade_one(path, seed)
+            table.writerows(rows)
+            file.flush()  # whatever happens to the next one
+            count, total = count + len(rows), total + sum(row["points"] or 0 for row in rows)
+    print(f"{out}: {count} rows, {total} points")
 
 
 def figures(out):
     """Write every figure of the course as SVG and PNG, and its alternative text beside it."""
     import nbformat
 
+    failed = False
     for path in notebooks():
-        execute(nbformat.read(path, 4), HBN_FIGURES=Path(out).resolve(), HBN_FAST=int(FAST))
+        notebook = execute(nbformat.read(path, 4), HBN_FIGURES=Path(out).resolve(), HBN_FAST=int(FAST))
+        for cell, text in failures(notebook).items():
+            failed = True
+            print(f"{path.name}, cell {cell}: {text}", file=sys.stderr, flush=True)
     print(f"{out}: {len(list(Path(out).glob('*.svg')))} figures")
+    if failed:
+        raise SystemExit(1)
 
 
-def nbgrader(out):
-    """Write the notebooks as nbgrader's sources: answers between its markers, its metadata on exercises and checks."""
+NBGRADER_CONFIG = """\
+c = get_config()
+c.ClearSolutions.code_stub = {"python": ""}  # our own stub stands above each answer, and is what students get
+c.ExecutePreprocessor.timeout = TIMEOUT  # seconds a cell
+"""
+
+
+def nbgrader(out, seed=None):
+    """Write a folder for nbgrader: its settings, and the notebooks with answers between its markers as its sources.
+
+    In a released cell the stub is left. Checks print for students; nbgrader puts the hidden lines, which make them
+    raise, back into what was handed in.
+    """
     import nbformat
 
+    _refuse(Path(out))
+    hidden = f"import os\n\nos.environ['HBN_GRADE_SEED'] = {seed or secrets.token_hex(8)!r}"
     for path in notebooks():
-        notebook, solved = nbformat.read(path, 4), answers(path.stem)
+        notebook, solved = clear(nbformat.read(path, 4)), answers(path.stem)
+        asked = exercises(notebook)
         for cell in notebook.cells:
-            about = {"schema_version": 3, "grade_id": cell.id, "grade": False, "solution": False, "locked": True}
-            if cell.id.startswith("ex-"):
-                cell.source = f"### BEGIN SOLUTION\n{solved.get(cell.id, cell.source)}\n### END SOLUTION"
-                about |= {"solution": True, "locked": False}
-            elif cell.id.startswith("check-"):
-                about |= {"grade": True, "points": 1}
-            else:
+            if cell.cell_type == "markdown":  # the package lies beside the notebook, the other notebooks do not
+                cell.source = re.sub(r"\]\((\d\d_\w+)\.ipynb", r"](../\1/\1.ipynb", cell.source.replace("](../", "]("))
+            kind, _, number = cell.id.partition("-")
+            kinds = asked.get(number.replace("-", "."), ())
+            if kind not in ("ex", "check") or not kinds:
                 continue
-            cell.metadata["nbgrader"] = about
-        folder = Path(out) / path.stem
-        folder.mkdir(parents=True, exist_ok=True)
+            about = {"schema_version": 3, "grade_id": cell.id, "solution": kind == "ex", "locked": kind == "check"}
+            if kind == "ex":  # words make it one of nbgrader's manually graded cells
+                cell.source += f"\n### BEGIN SOLUTION\n{solved[cell.id]}\n### END SOLUTION"
+                points = 2 if "words" in kinds else 0
+            else:
+                points = int("check" in kinds)
+                if points:
+                    cell.source = f"### BEGIN HIDDEN TESTS\n{hidden}\n### END HIDDEN TESTS\n{cell.source}"
+            cell.metadata["nbgrader"] = about | ({"grade": True, "points": points} if points else {"grade": False})
+        folder = Path(out) / "source" / path.stem
+        folder.mkdir(parents=True)
         nbformat.write(notebook, folder / path.name)
+        shutil.copy(HERE / "course.py", folder)
+        if ORACLE.exists():
+            shutil.copytree(ORACLE.parent, folder / ORACLE.parent.name)
+        _copy_package(folder)
+    Path(out, "nbgrader_config.py").write_text(NBGRADER_CONFIG.replace("TIMEOUT", str(TIMEOUT)), "utf-8")
     print(out)
 
 
@@ -440,10 +535,14 @@ def main():
     p = commands.add_parser("publish", help="run notebooks and keep their outputs")
     p.add_argument("names", nargs="*", metavar="NAME")
     p.set_defaults(run=lambda a: publish(a.names))
-    for name, function in (("student", student), ("figures", figures), ("nbgrader", nbgrader)):
+    for name, function in (("student", student), ("figures", figures)):
         p = commands.add_parser(name, help=function.__doc__.splitlines()[0])
         p.add_argument("out", metavar="OUT")
         p.set_defaults(run=lambda a, function=function: function(a.out))
+    p = commands.add_parser("nbgrader", help=nbgrader.__doc__.splitlines()[0])
+    p.add_argument("out", metavar="OUT")
+    p.add_argument("--seed", metavar="SECRET", help="the hidden cases come from it; else one is drawn")
+    p.set_defaults(run=lambda a: nbgrader(a.out, a.seed))
     p = commands.add_parser("oracle", help=write_oracle.__doc__.splitlines()[0])
     p.add_argument("path", metavar="CHOICE.json")
     p.set_defaults(run=lambda a: write_oracle(a.path))

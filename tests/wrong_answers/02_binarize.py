@@ -55,3 +55,26 @@ def distances(g, w):
                 optimizer.update(moved, binarize.weight_gradient(own, w, "paper") / divisor, *running)
             found.append(np.linalg.norm(moved - w))
     return found
+
+
+# %% ex-2-4 not centred
+def centred(w, g):
+    channels, n = w.shape[2], w[..., 0].size
+    alphas = np.abs(w).mean(axis=(0, 1, 2))
+    dw = g * (1 / n + alphas * (np.abs(w) < 1)) * (1 - 1 / channels) * n
+    return [np.abs(w).max(), alphas.max(), (w >= 0).mean(), np.abs(dw).max()]
+
+
+why = "All signs are the same, so the layer cannot learn."
+
+
+# %% ex-2-4 the gradient without the factor (1 - 1 / C_in) n
+def centred(w, g):
+    n = w[..., 0].size
+    w = w - w.mean(axis=2, keepdims=True)
+    alphas = np.abs(w).mean(axis=(0, 1, 2))
+    dw = g * (1 / n + alphas * (np.abs(w) < 1))
+    return [np.abs(w).max(), alphas.max(), (w >= 0).mean(), np.abs(dw).max()]
+
+
+why = ""

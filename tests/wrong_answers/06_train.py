@@ -70,3 +70,31 @@ def bit_history(w, x, labels, rate, steps):
 def differing(w, x, labels, rate, steps, scale, rate_scale):
     before = bit_history(w, x, labels, rate, steps)
     return int((bit_history(scale * w, x, labels, rate_scale * rate, steps)[-1] != before[-1]).sum())
+
+
+# %% ex-6-4 all that has the same name and shape
+def hybrid_from(fbin, keep_real):
+    hybrid = models.from_spec({**fbin.spec, "variant": "hybrid", "keep_real": list(keep_real)})
+    own, taken = hybrid.state(), 0
+    for name, value in fbin.state().items():
+        if own[name].shape == value.shape:
+            own[name][...] = value
+            taken += value.size
+    return hybrid, taken
+
+
+why = "I expect the hybrid from FBin weights to be ahead."
+
+
+# %% ex-6-4 nothing of the kept layers, not even their weights
+def hybrid_from(fbin, keep_real):
+    hybrid = models.from_spec({**fbin.spec, "variant": "hybrid", "keep_real": list(keep_real)})
+    own, taken = hybrid.state(), 0
+    for name, value in fbin.state().items():
+        if name.split(".")[0] not in keep_real:
+            own[name][...] = value
+            taken += value.size
+    return hybrid, taken
+
+
+why = ""

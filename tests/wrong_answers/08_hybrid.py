@@ -46,3 +46,19 @@ def switch_gamma(errors, macs):
     if cheapest == largest:
         return 0.0
     return (errors[largest] - errors[cheapest]) / (slopes[cheapest] - slopes[largest])
+
+
+# %% ex-8-4 E over the mean square, the sign not scaled
+def scale_free(x):
+    return np.mean((1 - np.abs(x)) ** 2) / np.mean(np.square(x))
+
+
+why = "It is better, because it is scale-free."
+
+
+# %% ex-8-4 E of the values divided by their deviation
+def scale_free(x):
+    return np.mean((1 - np.abs(x) / np.std(x)) ** 2)
+
+
+why = ""
