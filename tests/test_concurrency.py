@@ -362,7 +362,8 @@ def script(folder, code):
     path = folder / "program.py"
     path.write_text(SUMS + code)
     env = {**os.environ, "PYTHONPATH": str(ROOT), "HBN_NUM_THREADS": "2"}
-    done = subprocess.run([sys.executable, path], env=env, capture_output=True, text=True, timeout=LIMIT)
+    quiet = "ignore:This process:DeprecationWarning"  # Python's own, from 3.12 on, at each fork with threads
+    done = subprocess.run([sys.executable, "-W", quiet, path], env=env, capture_output=True, text=True, timeout=LIMIT)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout.split()
 
