@@ -1,31 +1,15 @@
-"""The course around the notebooks: what their first cell needs, exercises and their checks, and the teacher's commands.
+"""What the notebooks of the course import and call: their first cell's needs, exercises and their checks.
 
-    python tutorials/course.py publish [NAME ...]            # run notebooks and keep their outputs
-    python tutorials/course.py student OUT                   # a folder, or OUT.zip, without solutions and rubrics
-    python tutorials/course.py grade FILE.ipynb ... --seed SECRET --csv OUT.csv
-    python tutorials/course.py figures OUT                   # every figure as SVG and PNG, with its alternative text
-    python tutorials/course.py nbgrader OUT [--seed SECRET]  # a folder for nbgrader: sources and settings
-    python tutorials/course.py oracle results/choice.json    # data/oracle.json, for notebook 8, from that study
-
-An exercise is a code cell with the id ``ex-3-2``; its check is the cell ``check-3-2``. An exercise that nobody has
-touched gives None, and its check then says "not done yet". Only when grading does a check raise. A check cell with
-`course.check` in it gives a point, one with `course.words` an answer for the teacher to read; some have both.
-
-Answers stand in ``solutions/`` for everyone to read; only the grader's seed is secret. Students' code is run as it is,
-with the rights of whoever grades.
+An exercise that nobody has touched gives None, and its check then says "not done yet". Only when grading does a check
+raise. The teacher's commands, `python tutorials/course.py COMMAND`, stand in teacher.py, which students do not get.
 """
 
-import argparse
-import csv
 import hashlib
 import io
 import json
 import os
 import re
-import secrets
-import shutil
 import sys
-import zipfile
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -40,12 +24,7 @@ FAST = os.environ.get("HBN_FAST") == "1"  # fewer steps in the same cells, for t
 ROUNDS = 3  # times a check draws new cases
 WORDS = 25  # of a written answer
 MOST_CLASSES = 15  # of TU-Berlin's 250, unless a notebook asks for more: as many as there are doodles
-TIMEOUT = 600  # seconds a cell may take
-COLUMNS = ("file", "exercise", "points", "comment", "words")  # of the grader's table
-UNWANTED = ("__pycache__", ".ipynb_checkpoints")
-WIDGET = "application/vnd.jupyter.widget-view+json"
 ORACLE = HERE / "data" / "oracle.json"
-ORACLE_KEYS = ("data", "classes", "epochs", "drawings", "command", "machine", "kept", "layers", "ops", "choices")
 
 
 # ------------------------------------------------------------------------------- what a notebook's first cell needs
@@ -268,292 +247,11 @@ def words(number, text):
     print(f"{number}: {'not done yet' if count < WORDS else f'{count} words, for your teacher to read'}")
 
 
-# ------------------------------------------------------------------------------------------------ teacher's commands
-
-
-def notebooks(names=()):
-    """The paths of the notebooks, or of those whose names hold one of ``names``."""
-    paths = [HERE / f"{number:02}_{name}.ipynb" for number, name in enumerate(CHAPTERS, start=1)]
-    return [path for path in paths if path.exists() and (not names or any(name in path.stem for name in names))]
-
-
-def answers(stem):
-    """Return {cell id: source} of ``solutions/NN_name.py``, whose parts begin with a line ``# %% ex-3-2``."""
-    path = HERE / "solutions" / f"{stem}.py"
-    parts = re.split(r"^# %% (\S+)\n", path.read_text("utf-8"), flags=re.MULTILINE)[1:]
-    return {cell: source.strip() for cell, source in zip(parts[::2], parts[1::2])}
-
-
-def exercises(notebook):
-    """Return {number: which of "check" and "words" it has}; the number is "3.2" for the cell ex-3-2."""
-    found = {}
-    for cell in notebook.cells:
-        if cell.get("id", "").startswith("check-"):
-            number = cell.id.removeprefix("check-").replace("-", ".")
-            found[number] = {kind for kind in ("check", "words") if f"course.{kind}(" in cell.source}
-    return found
-
-
-def clear(notebook):
-    """Take the outputs out of a notebook."""
-    for cell in notebook.cells:
-        if cell.cell_type == "code":
-            cell.outputs, cell.execution_count = [], None
-    return notebook
-
-
-def execute(notebook, **environment):
-    """Run a notebook from an empty kernel in the folder of the course; cells that fail keep their error as output.
-
-    A cell that ends the kernel, or does not end itself, keeps that as its error, and those behind it do not run.
-    """
-    from nbclient import NotebookClient
-    from nbclient.exceptions import CellTimeoutError, DeadKernelError
-    from nbformat.v4 import new_output
-
-    running = []
-    options = {"timeout": TIMEOUT, "kernel_name": "python3", "allow_errors": True,
-               "resources": {"metadata": {"path": str(HERE)}},
-               "on_cell_execute": lambda cell, cell_index: running.append(cell)}  # fmt: skip
-    before = {key: os.environ.get(key) for key in environment}
-    os.environ.update({key: str(value) for key, value in environment.items()})
-    try:
-        NotebookClient(clear(notebook), **options).execute()
-    except (CellTimeoutError, DeadKernelError) as error:
-        late = isinstance(error, CellTimeoutError)
-        reason = f"it did not end within {TIMEOUT} seconds" if late else "it ended the kernel"
-        running[-1].outputs = [new_output("error", ename=type(error).__name__, evalue=reason)]
-    finally:
-        for key, value in before.items():
-            os.environ.pop(key) if value is None else os.environ.update({key: value})
-    return notebook
-
-
-def failures(notebook):
-    """Return {cell id: "Error: text"} of the cells that raised."""
-    return {
-        cell.id: f"{output.ename}: {output.evalue}"
-        for cell in notebook.cells if cell.cell_type == "code"
-        for output in cell.outputs if output.output_type == "error"
-    }  # fmt: skip
-
-
-def fingerprint(notebook, stem):
-    """Return what makes a notebook's outputs stale when it changes: its cells, and its chapter's code."""
-    sources = json.dumps([[cell.cell_type, cell.source] for cell in notebook.cells])
-    module = (ROOT / "hbn_ref" / f"{stem.split('_', 1)[1]}.py").read_text("utf-8")
-    return {
-        name: hashlib.sha256(text.encode()).hexdigest()[:16] for name, text in (("cells", sources), ("chapter", module))
-    }
-
-
-def publish(names):
-    """Run notebooks in full and write them back with their outputs; an error leaves the file as it was."""
-    import time
-
-    import nbformat
-
-    for path in notebooks(names):
-        started = time.perf_counter()
-        notebook = execute(nbformat.read(path, 4), HBN_FAST=0, HBN_DATA="doodles")
-        failed = failures(notebook)
-        if failed:
-            raise SystemExit(f"{path.name}: {'; '.join(f'{cell}: {text}' for cell, text in failed.items())}")
-        seconds = time.perf_counter() - started
-        notebook.metadata["hbn_ref"] = {**fingerprint(notebook, path.stem), "seconds": round(seconds)}
-        for cell in notebook.cells:
-            cell.metadata.pop("execution", None)  # times of day, which would differ at each run
-            if cell.cell_type == "code":  # a progress bar is a widget, and has nothing to show once its kernel is gone
-                cell.outputs = [output for output in cell.outputs if WIDGET not in output.get("data", ())]
-        nbformat.write(notebook, path)
-        print(f"{path.name}: {seconds:.0f} s, {path.stat().st_size / 1000:.0f} kB", flush=True)
-
-
-def student(out):
-    """Copy the course without solutions and the teacher's page into the folder ``out``, or into a zip file."""
-    target = Path(out)
-    folder = target.with_suffix("") if target.suffix == ".zip" else target
-    _refuse(target, folder)
-    leave = shutil.ignore_patterns("solutions", "README.md", *UNWANTED)  # rubrics stand in the README
-    shutil.copytree(HERE, folder / "tutorials", ignore=leave)
-    _copy_package(folder)
-    if target.suffix == ".zip":
-        with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
-            for path in sorted(folder.rglob("*")):
-                archive.write(path, path.relative_to(folder.parent))
-        shutil.rmtree(folder)
-    print(target)
-
-
-def _refuse(*paths):
-    for path in paths:
-        if path.exists():
-            raise SystemExit(f"{path}: is there already; choose another name")
-
-
-def _copy_package(folder):
-    """Copy what the notebooks run on. In the README only links that lead somewhere stay links."""
-    for name in ("hbn_ref", "data_tools", "results"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns(*UNWANTED))
-    for name in ("requirements.txt", "LICENSE"):
-        shutil.copy(ROOT / name, folder / name)
-
-    def kept(link):
-        return link[0] if link[2].startswith("https://") or (folder / link[2]).exists() else link[1]
-
-    text = (ROOT / "README.md").read_text("utf-8")
-    (folder / "README.md").write_text(re.sub(r"(?<!!)\[([^][]+)\]\(([^)#\s]+)\)", kept, text), "utf-8")
-
-
-def grade_one(path, seed):
-    """Grade a student's notebook: rows of `COLUMNS`. Words are the whole cell of an answer that the teacher reads."""
-    try:
-        rows = _graded(path, seed)
-    except Exception as error:  # any damaged file is one row of the table, and not the end of the grading
-        rows = [("", 0, f"cannot be read or run: {error}", "")]
-    return [dict(zip(COLUMNS, (path, *row))) for row in rows]
-
-
-def _graded(path, seed):
-    import nbformat
-
-    notebook = nbformat.read(path, 4)
-    handed_in = {cell.get("id"): cell.source for cell in notebook.cells if cell.cell_type == "code"}
-    originals = [nbformat.read(own, 4) for own in notebooks()]
-    own = max(originals, key=lambda own: len(handed_in.keys() & {cell.id for cell in own.cells}))
-    for cell in own.cells:  # only the answers are the student's: checks and everything else are as they were
-        if cell.id.startswith("ex-") and cell.id in handed_in:
-            cell.source = handed_in[cell.id]
-    failed = failures(execute(own, HBN_GRADE_SEED=seed, HBN_FAST=1, HBN_DATA="doodles"))
-    ran = {cell.id for cell in own.cells if cell.get("execution_count")}
-    rows = []
-    for number, kinds in exercises(own).items():
-        answer, test = (f"{kind}-{number.replace('.', '-')}" for kind in ("ex", "check"))
-        comment = next((f"cell {cell}: {failed[cell]}" for cell in (answer, test) if cell in failed), "")
-        if not comment and test not in ran:  # what failed last has ended the run
-            comment = "not run, because of cell {}: {}".format(*list(failed.items())[-1])
-        points = int(not comment) if "check" in kinds else ""
-        rows.append((number, points, comment, handed_in.get(answer, "") if "words" in kinds else ""))
-    return rows
-
-
-def grade(paths, seed, out):
-    """Grade students' notebooks into a table; what they wrote is in it to be read, without points."""
-    count = total = 0
-    with open(out, "w", newline="", encoding="utf-8", errors="backslashreplace") as file:
-        table = csv.DictWriter(file, COLUMNS)
-        table.writeheader()
-        for path in paths:
-            rows = grade_one(path, seed)
-            table.writerows(rows)
-            file.flush()  # whatever happens to the next one
-            count, total = count + len(rows), total + sum(row["points"] or 0 for row in rows)
-    print(f"{out}: {count} rows, {total} points")
-
-
-def figures(out):
-    """Write every figure of the course as SVG and PNG, and its alternative text beside it."""
-    import nbformat
-
-    failed = False
-    for path in notebooks():
-        notebook = execute(nbformat.read(path, 4), HBN_FIGURES=Path(out).resolve(), HBN_FAST=int(FAST))
-        for cell, text in failures(notebook).items():
-            failed = True
-            print(f"{path.name}, cell {cell}: {text}", file=sys.stderr, flush=True)
-    print(f"{out}: {len(list(Path(out).glob('*.svg')))} figures")
-    if failed:
-        raise SystemExit(1)
-
-
-NBGRADER_CONFIG = """\
-c = get_config()
-c.ClearSolutions.code_stub = {"python": ""}  # our own stub stands above each answer, and is what students get
-c.ExecutePreprocessor.timeout = TIMEOUT  # seconds a cell
-"""
-
-
-def nbgrader(out, seed=None):
-    """Write a folder for nbgrader: its settings, and the notebooks with answers between its markers as its sources.
-
-    In a released cell the stub is left. Checks print for students; nbgrader puts the hidden lines, which make them
-    raise, back into what was handed in.
-    """
-    import nbformat
-
-    _refuse(Path(out))
-    hidden = f"import os\n\nos.environ['HBN_GRADE_SEED'] = {seed or secrets.token_hex(8)!r}"
-    for path in notebooks():
-        notebook, solved = clear(nbformat.read(path, 4)), answers(path.stem)
-        asked = exercises(notebook)
-        for cell in notebook.cells:
-            if cell.cell_type == "markdown":  # the package lies beside the notebook, the other notebooks do not
-                cell.source = re.sub(r"\]\((\d\d_\w+)\.ipynb", r"](../\1/\1.ipynb", cell.source.replace("](../", "]("))
-            kind, _, number = cell.id.partition("-")
-            kinds = asked.get(number.replace("-", "."), ())
-            if kind not in ("ex", "check") or not kinds:
-                continue
-            about = {"schema_version": 3, "grade_id": cell.id, "solution": kind == "ex", "locked": kind == "check"}
-            if kind == "ex":  # words make it one of nbgrader's manually graded cells
-                cell.source += f"\n### BEGIN SOLUTION\n{solved[cell.id]}\n### END SOLUTION"
-                points = 2 if "words" in kinds else 0
-            else:
-                points = int("check" in kinds)
-                if points:
-                    cell.source = f"### BEGIN HIDDEN TESTS\n{hidden}\n### END HIDDEN TESTS\n{cell.source}"
-            cell.metadata["nbgrader"] = about | ({"grade": True, "points": points} if points else {"grade": False})
-        folder = Path(out) / "source" / path.stem
-        folder.mkdir(parents=True)
-        nbformat.write(notebook, folder / path.name)
-        shutil.copy(HERE / "course.py", folder)
-        if ORACLE.exists():
-            shutil.copytree(ORACLE.parent, folder / ORACLE.parent.name)
-        _copy_package(folder)
-    Path(out, "nbgrader_config.py").write_text(NBGRADER_CONFIG.replace("TIMEOUT", str(TIMEOUT)), "utf-8")
-    print(out)
-
-
-def write_oracle(path):
-    """What notebook 8 needs of the summary that `python -m hbn_ref study --preset choice` wrote, into data/."""
-    found = json.loads(Path(path).read_text("utf-8"))
-    try:
-        found["drawings"] = found["settings"]["drawings"]
-        kept = {key: found[key] for key in ORACLE_KEYS}
-    except (KeyError, TypeError):
-        raise SystemExit(
-            f"{path}: expected choice.json, as 'python -m hbn_ref study --preset choice' writes it"
-        ) from None
-    ORACLE.parent.mkdir(exist_ok=True)
-    ORACLE.write_text(json.dumps(kept, indent=1) + "\n", "utf-8")
-    print(ORACLE)
-
-
-def main():
-    """Parse and call."""
-    parser = argparse.ArgumentParser(prog="python tutorials/course.py", description=__doc__.splitlines()[0])
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    p = commands.add_parser("publish", help="run notebooks and keep their outputs")
-    p.add_argument("names", nargs="*", metavar="NAME")
-    p.set_defaults(run=lambda a: publish(a.names))
-    for name, function in (("student", student), ("figures", figures)):
-        p = commands.add_parser(name, help=function.__doc__.splitlines()[0])
-        p.add_argument("out", metavar="OUT")
-        p.set_defaults(run=lambda a, function=function: function(a.out))
-    p = commands.add_parser("nbgrader", help=nbgrader.__doc__.splitlines()[0])
-    p.add_argument("out", metavar="OUT")
-    p.add_argument("--seed", metavar="SECRET", help="the hidden cases come from it; else one is drawn")
-    p.set_defaults(run=lambda a: nbgrader(a.out, a.seed))
-    p = commands.add_parser("oracle", help=write_oracle.__doc__.splitlines()[0])
-    p.add_argument("path", metavar="CHOICE.json")
-    p.set_defaults(run=lambda a: write_oracle(a.path))
-    p = commands.add_parser("grade", help="points for students' notebooks")
-    p.add_argument("files", nargs="+", metavar="FILE.ipynb")
-    p.add_argument("--seed", required=True, help="a secret: the hidden cases come from it")
-    p.add_argument("--csv", default="points.csv")
-    p.set_defaults(run=lambda a: grade(a.files, a.seed, a.csv))
-    a = parser.parse_args()
-    a.run(a)
-
-
 if __name__ == "__main__":
-    main()
+    if not (HERE / "teacher.py").exists():
+        raise SystemExit("course.py: the teacher's commands are not in this copy of the course")
+    sys.modules["course"] = sys.modules["__main__"]  # teacher imports this module, and not a second copy of it
+    sys.path.insert(0, str(HERE))  # with Python's option -P it is not there
+    import teacher
+
+    teacher.main()
