@@ -64,7 +64,7 @@ class Dataset:
 
     def with_augmentation(self, **changed: Any) -> "Dataset":
         """The same data, training images varied otherwise; see `augment.AUGMENTATION`. DataError for bad values."""
-        return replace(self, augmentation=augment.check_augmentation(changed))
+        return replace(self, augmentation=augment.check_augmentation({**self.augmentation, **changed}))
 
     def evaluation_batch(self, images: np.ndarray) -> np.ndarray:
         """Centre crops, float32 (B, size, size, C); see `augment.evaluation_batch`."""

@@ -377,6 +377,8 @@ def kept_maps(panels: dict[str, Any], columns: int, gammas: np.ndarray, names: l
         axis.set(xscale="log", ylim=(len(names) - 0.5, -0.5))
         axis.set_title(title, fontsize=10)
         axis.spines[["top", "right"]].set_visible(False)
+    for axis in axes.flat[len(panels) :]:
+        axis.set_visible(False)
     figure.supxlabel("gamma; squares: kept real; dotted: where both terms have equal means", fontsize=10)
     return figure
 

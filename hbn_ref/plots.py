@@ -124,8 +124,9 @@ def evidence(found: dict[str, Any]) -> Figure:
             axis.plot([cost] * len(tops), tops, "o", color=style["color"], markersize=4, alpha=0.4, ls="")
         _cost_axis(axis, label)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
-    data = next(iter(found["fprec"].values()))
-    figure.suptitle(f"{data['data']}: mean of {len(found['fprec'])} seeds (faint: each), last epoch, one crop")
+    name, counts = next(iter(found["fprec"].values()))["data"], {len(runs) for runs in found.values()}
+    seeds = " to ".join(str(count) for count in sorted({min(counts), max(counts)}))
+    figure.suptitle(f"{name}: mean of {seeds} seeds (faint: each), last epoch, one crop")
     return figure
 
 

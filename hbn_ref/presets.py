@@ -49,8 +49,8 @@ def evidence(
     Returns
     -------
     dict {network: {seed: dict}}
-        top1, top5, top1_ten_crops (per cent), hits (see `study.unpack_hits`), costs, seconds, command and machine;
-        also in ``out/evidence.json``.
+        top1, top5, top1_ten_crops (per cent), hits (see `study.unpack_hits`), costs, seconds, classes, drawings (to
+        train, to validate, to test), command and machine; also in ``out/evidence.json``.
     """
     data = load(classes=None, seed=0).without_validation().with_augmentation(**AUGMENTATION)
     found: dict[str, Any] = {}
@@ -59,10 +59,11 @@ def evidence(
             data, Path(out) / f"seed{seed}", seed=seed, variants=("fprec", "wbin", "fbin"), hybrids=HYBRIDS,
             ten_crops=True, command=command, progress=progress, **{**RECIPE, **changed},
         )  # fmt: skip
-        about = {"epochs": report["epochs"], "command": report["command"], "machine": report["machine"]}
+        about = {key: report[key] for key in ("data", "epochs", "command", "machine")}
+        about |= {"classes": len(report["classes"]), "drawings": report["settings"]["drawings"]}
         for name, entry in report["variants"].items():
             kept = {key: value for key, value in entry.items() if key != "history"}
-            found.setdefault(name, {})[str(seed)] = {**kept, **about, "data": data.name}
+            found.setdefault(name, {})[str(seed)] = {**kept, **about}
     files.write_json(Path(out) / "evidence.json", found)
     return found
 

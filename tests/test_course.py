@@ -110,3 +110,19 @@ def test_of_many_classes_the_first_15(no_archive, monkeypatch, tmp_path, capsys)
     assert course.sketches().classes == tuple(f"class{k:02}" for k in range(15))
     assert "TU-Berlin sketches: 15 of 17 classes" in capsys.readouterr().out
     assert len(course.sketches(classes=17).classes) == 17
+
+
+def test_what_to_expect_is_the_mean_over_the_seeds(monkeypatch, capsys):
+    def run(top1, seconds):
+        about = {"classes": 3, "drawings": [12, 0, 6], "epochs": 4}
+        return about | {"top1": top1, "train_seconds": seconds, "weight_bytes": 1_234_567, "ms_per_image": 0.4567}
+
+    found = {"fprec": {"0": run(80.0, 10.0), "1": run(84.0, 11.0)}, "fbin": {"0": run(70.0, 5.0), "1": run(70.0, 5.0)}}
+    monkeypatch.setattr(course, "results", {"evidence.json": found}.__getitem__)
+    course.expect("top1", "train_seconds", "weight_bytes", "ms_per_image")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("TU-Berlin, 3 classes: 12 drawings to train, 6 to test; 4 epochs, 2 seeds")
+    assert lines[3].split() == ["FPrec", "82.0", "+-", "2.0", "10", "1,234,567", "0.46"]  # 10.5, to even
+    assert lines[4].split() == ["FBin", "70.0", "+-", "0.0", "5", "1,234,567", "0.46"]
+    course.expect("top1", networks=("fbin",))
+    assert "FPrec" not in capsys.readouterr().out

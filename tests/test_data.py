@@ -574,6 +574,7 @@ def test_augmentation_varies_training_batches_and_nothing_else(few):
     other = few.with_augmentation(elastic=2.0, area=(0.5, 1.2))
     assert few.augmentation == augment.AUGMENTATION
     assert other.augmentation == {**augment.AUGMENTATION, "elastic": 2.0, "area": (0.5, 1.2)}
+    assert other.with_augmentation(elastic=1.0).augmentation == {**other.augmentation, "elastic": 1.0}
     assert_same(few, other)
     images = few.train[0][:6]
     for prepare in ("evaluation_batch", "ten_crops"):

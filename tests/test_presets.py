@@ -216,6 +216,7 @@ def test_evidence_has_every_network_and_seed(evidence):
         for entry in runs.values():
             assert documented | {"weight_bytes", "file_bytes"} <= set(entry)
             assert (entry["epochs"], entry["command"], entry["data"]) == (EPOCHS, "the command", "doodles")
+            assert (entry["classes"], entry["drawings"]) == (3, [3 * (TRAIN + VALIDATION), 0, 3 * TEST])
             assert 0 <= entry["top1"] <= entry["top5"] == 100 and entry["count"] == 3 * TEST
     assert names(out) == {"evidence.json", "seed0", "seed1"}
 

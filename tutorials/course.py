@@ -145,6 +145,37 @@ def results(name):
     return json.loads((ROOT / "results" / name).read_text("utf-8"))
 
 
+EVIDENCE = {
+    "top1": "top-1 %", "top5": "top-5 %", "equivalent_ops": "equivalent ops", "weight_bytes": "weight bytes",
+    "file_bytes": "packed file", "ms_per_image": "ms an image", "ms_packed": "ms packed", "train_seconds": "training s",
+}  # fmt: skip
+
+
+def expect(*columns, networks=None):
+    """Print what the study `evidence` measured on TU-Berlin, in columns of `EVIDENCE`, for some of its networks or all.
+
+    Means over the seeds; +- is one standard error over them.
+    """
+    from hbn_ref import cost, plots, study
+
+    def written(column, values):
+        if column.startswith("top"):
+            return study.with_error(np.mean(values), study.standard_error(np.array(values)))
+        return f"{np.mean(values):.2f}" if column.startswith("ms") else f"{np.mean(values):,.0f}"
+
+    found = results("evidence.json")
+    rows = [
+        {"network": plots.NAMES.get(name, name)}
+        | {EVIDENCE[column]: written(column, [run[column] for run in found[name].values()]) for column in columns}
+        for name in networks or found
+    ]
+    first = next(iter(found["fprec"].values()))
+    train, _, test = first["drawings"]
+    print(f"TU-Berlin, {first['classes']} classes: {train:,} drawings to train, {test:,} to test; {first['epochs']}"
+          f" epochs, {len(found['fprec'])} seeds (results/evidence.json)")  # fmt: skip
+    print(cost.format_table(rows, rows[0]))
+
+
 def oracle():
     """Return every choice of layers to keep real, trained and judged: the summary of `presets.choice`, shortened.
 
