@@ -1,4 +1,4 @@
-# Each target is one line that also works without make; the README prints them.
+# What the README calls by name. Nothing here is needed: the commands work without make, too.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -10,7 +10,7 @@ KERNEL_TESTS := tests/test_simd.py tests/test_engine.py tests/test_bits.py tests
 # PyTorch's own index has the build without CUDA, a tenth of the size
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
-.PHONY: demo test test-nojit test-cpus test-all notebooks covered bench bench-peers lint types clean
+.PHONY: demo test test-nojit test-cpus test-all notebooks covered bench bench-peers lint types clean clean-runs
 
 $(VENV)/.done: requirements.txt
 	$(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install -q -r requirements.txt && touch $@
@@ -49,5 +49,8 @@ lint: $(VENV)/.done
 types: $(VENV)/.done  ## the type hints, as pyproject.toml says
 	$(BIN)/mypy
 
-clean:
-	rm -rf $(VENV) runs
+clean:  ## the environment; what was trained stays
+	rm -rf $(VENV)
+
+clean-runs:  ## everything trained and measured
+	rm -rf runs

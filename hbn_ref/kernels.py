@@ -1,4 +1,4 @@
-"""The engine room: every compiled loop of the package, in one file.
+"""The engine room: every plain compiled loop of the package, in one file; vector twins of two are in `simd`.
 
 Why one file: Numba's on-disk cache watches the file that a kernel lives in, not the files its helpers come from.
 

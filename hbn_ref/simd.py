@@ -2,8 +2,6 @@
 
 A compiler given the plain loops decides for itself what stays in registers, and often sends its sums to memory and
 back. Here a sum is a **block**: ``rows`` output pixels times ``lanes`` output channels, one variable, in registers
-from collections.abc import Callable
-from typing import Any
 from the first product to the last. Each step reads ``lanes`` weights once for all rows, and one input for each row:
 
                        lanes = 8 channels, one register

@@ -273,7 +273,9 @@ def test_the_students_copy_has_no_solutions(tmp_path, capsys):
     assert not any("solution" in name for name in names)
     assert {"tutorials/01_bits.ipynb", "tutorials/course.py", "hbn_ref/bits.py", "requirements.txt"} <= names
     assert not {"tutorials/README.md", "tutorials/teacher.py"} & names  # the first holds the rubrics
-    pages = {tmp_path / "course" / "README.md": (tmp_path / "course" / "README.md").read_text("utf-8")}
+    handout = tmp_path / "course" / "README.md"
+    assert "-m jupyter lab tutorials" in handout.read_text("utf-8")
+    pages = {handout: handout.read_text("utf-8")}
     for path in (tmp_path / "course" / "tutorials").glob("*.ipynb"):
         pages[path] = "\n".join(cell.source for cell in read(path).cells if cell.cell_type == "markdown")
     for page, text in pages.items():

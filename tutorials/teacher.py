@@ -30,7 +30,25 @@ import course
 
 TIMEOUT = 600  # seconds a cell may take
 COLUMNS = ("file", "exercise", "points", "comment", "words")  # of the grader's table
-UNWANTED = ("__pycache__", ".ipynb_checkpoints")
+HANDOUT = """\
+# Nine notebooks on binary neural networks
+
+In a terminal, in this folder, once (Python 3.10 or later, and a network):
+
+    python -m venv .venv
+    source .venv/bin/activate            (Windows: .venv\\Scripts\\activate)
+    python -m pip install -r requirements.txt
+
+Where there is no `python`, the first line begins with `python3`, on Windows with `py`. From then on, offline:
+
+    python -m jupyter lab tutorials
+
+Begin with 01_bits.ipynb. Run the cells from top to bottom. An exercise is a cell to fill in, often where it says
+`return ...`; the cell below it says "right", "not done yet" or what is wrong. Hand in the .ipynb file.
+
+The package is hbn_ref, with a chapter's code in the file that bears its name. Code: MIT, text and figures: CC BY 4.0.
+"""
+UNWANTED = ("__pycache__", ".ipynb_checkpoints", "packed")  # packed networks of results/, which no notebook reads
 WIDGET = "application/vnd.jupyter.widget-view+json"
 ORACLE_KEYS = ("data", "classes", "epochs", "drawings", "command", "machine", "kept", "layers", "ops", "choices")
 
@@ -141,6 +159,7 @@ def student(out):
     leave = shutil.ignore_patterns("solutions", "README.md", "teacher.py", *UNWANTED)  # rubrics stand in the README
     shutil.copytree(course.HERE, folder / "tutorials", ignore=leave)
     _copy_package(folder)
+    (folder / "README.md").write_text(HANDOUT, "utf-8")
     if target.suffix == ".zip":
         with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
             for path in sorted(folder.rglob("*")):
@@ -156,17 +175,11 @@ def _refuse(*paths):
 
 
 def _copy_package(folder):
-    """Copy what the notebooks run on. In the README only links that lead somewhere stay links."""
+    """Copy what the notebooks run on; of results, what they read."""
     for name in ("hbn_ref", "data_tools", "results"):
         shutil.copytree(course.ROOT / name, folder / name, ignore=shutil.ignore_patterns(*UNWANTED))
     for name in ("requirements.txt", "LICENSE"):
         shutil.copy(course.ROOT / name, folder / name)
-
-    def kept(link):
-        return link[0] if link[2].startswith("https://") or (folder / link[2]).exists() else link[1]
-
-    text = (course.ROOT / "README.md").read_text("utf-8")
-    (folder / "README.md").write_text(re.sub(r"(?<!!)\[([^][]+)\]\(([^)#\s]+)\)", kept, text), "utf-8")
 
 
 def grade_one(path, seed):
