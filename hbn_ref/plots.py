@@ -47,10 +47,10 @@ def layer_bars(
 
 
 def style_of(name: str, names: Iterable[str]) -> dict[str, Any]:
-    """How a network of ``names`` is drawn: hybrids that are named are green like the hybrid, each with its marker."""
+    """How a network of ``names`` is drawn: a name begins with its variant, which gives the colour."""
     named = [other for other in names if other not in NAMES]
     marker = MARKERS[name] if name in MARKERS else "*^v<>"[(named.index(name) + ("hybrid" in names)) % 5]
-    colour = COLOURS.get(name, COLOURS["hybrid"])
+    colour = COLOURS.get(name.partition("-")[0], COLOURS["hybrid"])
     return {"marker": marker, "color": colour, "markersize": 14 if marker == "*" else 9, "ls": ""}
 
 

@@ -30,7 +30,8 @@ BATCHES = -(-3 * (TRAIN + VALIDATION) // BATCH)  # an epoch of what is not test
 CHOICE_BATCHES = -(-3 * TRAIN // BATCH)
 ABLATION_BATCHES = -(-3 * (TRAIN + VALIDATION - (TRAIN + VALIDATION) // 4) // BATCH)
 TINY = {"seeds": (0, 1), "epochs": EPOCHS, "batch": BATCH, "progress": False}
-NETWORKS = ["fprec", "wbin", "fbin", *presets.HYBRIDS]
+STUDIED = ["fprec", "wbin", "fbin", *presets.HYBRIDS]
+NETWORKS = [*STUDIED, presets.LONGER]
 CHOICES = ["none", "conv2", "conv3", "conv4", "conv2+conv3", "conv2+conv4", "conv3+conv4", "conv2+conv3+conv4"]
 CHANGES = {
     "as it is": ({}, {}),
@@ -164,7 +165,8 @@ def test_evidence_learns_from_all_but_the_test_and_looks_at_the_test_after_the_l
     assert learned == drawings(data.train, data.validation) and len(learned) == 3 * (TRAIN + VALIDATION)
     assert looked_at == drawings(data.test) and not learned & looked_at
     runs = [(kind, len(list(batches))) for kind, batches in itertools.groupby(events, key=lambda event: event[0])]
-    assert [count for kind, count in runs if kind == "train"] == [EPOCHS * BATCHES] * len(NETWORKS)
+    steps = [*[EPOCHS * BATCHES] * len(STUDIED), 2 * EPOCHS * BATCHES]
+    assert [count for kind, count in runs if kind == "train"] == steps
 
 
 def test_ablation_never_sees_a_test_drawing_and_never_learns_from_those_held_out(watched, tmp_path):
@@ -212,13 +214,15 @@ def test_evidence_has_every_network_and_seed(evidence):
     assert list(found) == NETWORKS and all(list(runs) == ["0", "1"] for runs in found.values())
     assert files.read_json(out / "evidence.json") == found
     documented = {"top1", "top5", "top1_ten_crops", "hits", "equivalent_ops", "train_seconds", "command", "machine"}
-    for runs in found.values():
+    for name, runs in found.items():
         for entry in runs.values():
             assert documented | {"weight_bytes", "file_bytes"} <= set(entry)
-            assert (entry["epochs"], entry["command"], entry["data"]) == (EPOCHS, "the command", "doodles")
+            epochs = 2 * EPOCHS if name == presets.LONGER else EPOCHS
+            assert (entry["epochs"], entry["command"], entry["data"]) == (epochs, "the command", "doodles")
             assert (entry["classes"], entry["drawings"]) == (3, [3 * (TRAIN + VALIDATION), 0, 3 * TEST])
             assert 0 <= entry["top1"] <= entry["top5"] == 100 and entry["count"] == 3 * TEST
-    assert names(out) == {"evidence.json", "seed0", "seed1"}
+    longer = {f"seed{seed}-{presets.LONGER}" for seed in (0, 1)}
+    assert names(out) == {"evidence.json", "seed0", "seed1", *longer}
 
 
 def test_evidence_hybrids_are_those_of_the_preset(evidence):
@@ -240,7 +244,7 @@ def test_evidence_is_trained_by_the_recipe(evidence):
 def test_evidence_figures_are_those_of_the_saved_networks(evidence):
     out, found = evidence
     data = a_few()
-    for name in thin(NETWORKS, 2):
+    for name in thin(STUDIED, 2):
         network = deploy.load(out / "seed1" / f"{name}-packed.npz")
         judged = train.evaluate(network, *data.test, prepare=data.evaluation_batch)
         own = found[name]["1"]
@@ -807,4 +811,4 @@ def test_a_report_of_a_study_is_still_its_table(evidence, capsys):
     assert call("report", path) == 0
     printed = capsys.readouterr().out
     assert printed == study.table(files.read_json(path)) + "\n"
-    assert all(name in printed for name in NETWORKS)
+    assert all(name in printed for name in STUDIED)
