@@ -9,6 +9,7 @@ import functools
 import math
 import os
 import re
+import time
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,7 @@ def fetch(edition: str = "svg", folder: Path | str | None = None, progress: bool
     store = pooch.create(folder, URL, registry={name: f"md5:{md5}"}, retry_if_failed=2)
     pooch.get_logger().setLevel("ERROR")
     try:
+        _sweep(folder)
         # the download goes to a temporary file and is moved into place when its MD5 is right
         with _Bar(unit="B", unit_scale=True, leave=False, delay=1, disable=None if progress else True) as bar:
             return Path(store.fetch(name, downloader=pooch.HTTPDownloader(progressbar=bar, timeout=TIMEOUT)))
@@ -112,6 +114,13 @@ def fetch(edition: str = "svg", folder: Path | str | None = None, progress: bool
         raise DataError(f"cannot fetch {URL}{name}: {reason}; try again later, or {NO_ARCHIVE}") from error
     except OSError as error:
         raise DataError(f"cannot write {folder / name}: {error}; make room, or choose another folder") from error
+
+
+def _sweep(folder):
+    """Delete what downloads that were killed a day ago or earlier left behind: pooch's temporary files."""
+    for path in folder.glob("tmp????????"):
+        if path.is_file() and time.time() - path.stat().st_mtime > 86_400:
+            path.unlink(missing_ok=True)
 
 
 class _Bar(tqdm):

@@ -52,6 +52,16 @@ def float_array(name: str, x: Any, ndim: int, like: np.ndarray | None = None) ->
     return np.ascontiguousarray(x)
 
 
+def floats(name: str, x: Any, dtype: Any = None) -> np.ndarray:
+    """Return x, of any number of axes, as a plain C-contiguous array of float32 or float64 (cast to ``dtype``)."""
+    if not isinstance(x, np.ndarray):
+        raise TypeError(f"{name}: expected a NumPy array, got {type(x).__name__}")
+    x = plain_array(name, x)
+    if x.dtype not in FLOATS:
+        raise TypeError(f"{name}: expected float32 or float64, got {x.dtype}; convert it with .astype(np.float32)")
+    return np.ascontiguousarray(x, dtype)
+
+
 def pair(name: str, value: Any, least: int) -> tuple[int, int]:
     """Return (vertical, horizontal) from one whole number or two, each at least ``least``."""
     if type(value) is int and value >= least:  # nearly always this or the next

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from . import binarize, conv, engine, kernels
-from .checks import IntOrPair, float_array, one_of, pair, real_number, same_shape
+from .checks import IntOrPair, float_array, floats, one_of, pair, real_number, same_shape
 
 EPS = 1e-5  # added to the variance in BatchNorm
 MOMENTUM = 0.1  # weight of the newest batch in BatchNorm's running statistics
@@ -83,6 +83,7 @@ def batchnorm_inference(
     x: np.ndarray, gamma: np.ndarray, beta: np.ndarray, mean: np.ndarray, var: np.ndarray, *, eps: float = EPS
 ) -> np.ndarray:
     """BatchNorm with given statistics: one multiplication and one addition a value."""
+    x = float_array("x", x, 4)
     for name, value in (("gamma", gamma), ("beta", beta), ("mean", mean), ("var", var)):
         same_shape(name, value, np.shape(x)[3:])
     return scale_shift(x, *fold_batchnorm(gamma, beta, mean, var, eps=eps, dtype=x.dtype))
@@ -104,16 +105,17 @@ def batchnorm_backward(
     dgamma, dbeta : (C,)
     """
     x, gamma, eps, mean, var = cache
+    dout = floats("dout", dout, x.dtype)
     same_shape("dout", dout, x.shape)
     rows = x.reshape(-1, x.shape[-1])
-    d = np.ascontiguousarray(dout, x.dtype).reshape(rows.shape)
+    d = dout.reshape(rows.shape)
     inv = 1 / np.sqrt(var + eps)
     dbeta, centred = _blocks(kernels.batchnorm_sums, rows, d, mean)
     dgamma = centred * inv
     a = gamma * inv  # dx = a dout + b x + c, with xhat = (x - mean) inv written out
     b = -a * inv * dgamma / len(rows)
     c = -a * dbeta / len(rows) - b * mean
-    dx = d.reshape(x.shape) if in_place else np.empty(x.shape, x.dtype)
+    dx = dout if in_place and dout.flags.writeable else np.empty(x.shape, x.dtype)
     engine.run(
         kernels.batchnorm_dx, len(rows), rows, d, *(v.astype(x.dtype) for v in (a, b, c)), dx.reshape(rows.shape),
         work=x.size,
@@ -126,8 +128,9 @@ def batchnorm_backward(
 
 def relu_forward(x: np.ndarray, in_place: bool = False) -> tuple[np.ndarray, Any]:
     """``out = max(x, 0)``; the cache holds one bit a value. ``in_place`` overwrites x, which saves a map of memory."""
-    x = np.ascontiguousarray(x)
-    out, words = x if in_place else np.empty(x.shape, x.dtype), np.empty(-(-x.size // 64), np.uint64)
+    x = floats("x", x)
+    out = x if in_place and x.flags.writeable else np.empty(x.shape, x.dtype)
+    words = np.empty(-(-x.size // 64), np.uint64)
     engine.run(kernels.relu, words.size, x.reshape(-1), out.reshape(-1), words, work=x.size)
     return out, (words, x.shape, x.dtype)
 
@@ -135,15 +138,16 @@ def relu_forward(x: np.ndarray, in_place: bool = False) -> tuple[np.ndarray, Any
 def relu_backward(dout: np.ndarray, cache: Any, in_place: bool = False) -> np.ndarray:
     """``dx = dout 1[x > 0]``. ``in_place`` overwrites dout."""
     words, shape, dtype = cache
+    dout = floats("dout", dout, dtype)
     same_shape("dout", dout, shape)
-    dout = np.ascontiguousarray(dout, dtype)
-    dx = dout if in_place else np.empty(shape, dtype)
+    dx = dout if in_place and dout.flags.writeable else np.empty(shape, dtype)
     engine.run(kernels.relu_dx, words.size, words, dout.reshape(-1), dx.reshape(-1), work=dx.size)
     return dx
 
 
 def prelu_forward(x: np.ndarray, slope: np.ndarray) -> tuple[np.ndarray, Any]:
     """``out = x where x > 0, slope x elsewhere``; one learned slope a channel (He et al. 2015)."""
+    x = floats("x", x)
     same_shape("slope", slope, x.shape[-1:])
     return np.where(x > 0, x, slope * x), (x, slope)
 
@@ -151,6 +155,8 @@ def prelu_forward(x: np.ndarray, slope: np.ndarray) -> tuple[np.ndarray, Any]:
 def prelu_backward(dout: np.ndarray, cache: Any) -> tuple[np.ndarray, np.ndarray]:
     """Gradients (dx, dslope) of `prelu_forward`."""
     x, slope = cache
+    dout = floats("dout", dout)
+    same_shape("dout", dout, x.shape)
     negative = x <= 0
     dslope = (dout * x * negative).reshape(-1, x.shape[-1]).sum(axis=0)
     return np.where(negative, slope * dout, dout), dslope
@@ -160,6 +166,7 @@ def dropout_forward(
     x: np.ndarray, rate: float, rng: np.random.Generator, per_channel: bool = False
 ) -> tuple[np.ndarray, Any]:
     """Set a share ``rate`` of the values (of each image's channels, with per_channel) to 0, scale up the rest."""
+    x = floats("x", x)
     shape = (len(x), *(1,) * (x.ndim - 2), x.shape[-1]) if per_channel else x.shape
     mask = (rng.random(shape) >= rate).astype(x.dtype) / x.dtype.type(1 - rate)
     return x * mask, mask
@@ -167,7 +174,7 @@ def dropout_forward(
 
 def dropout_backward(dout: np.ndarray, cache: Any) -> np.ndarray:
     """``dx = dout * mask``."""
-    return dout * cache
+    return floats("dout", dout) * cache
 
 
 # ------------------------------------------------------------------------------------------------- pooling
@@ -213,9 +220,9 @@ def max_pool_forward(
 def max_pool_backward(dout: np.ndarray, cache: Any) -> np.ndarray:
     """Each gradient goes to the value that won its window (the first of equals)."""
     shape, tap, window, stride, padding = cache
+    dout = floats("dout", dout)
     same_shape("dout", dout, tap.shape)
     dx = np.empty(shape, dout.dtype)
-    dout = np.ascontiguousarray(dout)
     engine.run(kernels.max_pool_dx, len(dx), dout, tap, *window, *stride, *padding, dx, work=dx.size)
     return dx
 
@@ -245,6 +252,7 @@ def avg_pool_forward(
 def avg_pool_backward(dout: np.ndarray, cache: Any) -> np.ndarray:
     """Each value of a window gets an equal share of its gradient."""
     (n, height, width, channels), window, stride, (ph, pw) = cache
+    dout = floats("dout", dout)
     dx = np.zeros((n, height + 2 * ph, width + 2 * pw, channels), dout.dtype)
     share = dout / dout.dtype.type(window[0] * window[1])
     for tap in _taps(dout.shape, window, stride):

@@ -268,7 +268,7 @@ def train_step(
 
 
 def first_not_finite(model: layers.Layer, x: np.ndarray) -> str | None:
-    """Say where a NaN or an infinity first appears in a forward pass: the input or a weight of a layer; else None."""
+    """Say where a NaN or an infinity first appears in a forward pass: the input, a weight or the output of a layer."""
 
     class Found(Exception):
         pass
@@ -280,13 +280,28 @@ def first_not_finite(model: layers.Layer, x: np.ndarray) -> str | None:
             if not np.isfinite(own).all():
                 raise Found(f"{layer.name}.{key}")
 
+    def checked(layer, forward):
+        def _forward(x, training):
+            out, cache = forward(x, training)
+            if not np.isfinite(out).all():
+                raise Found(f"the output of {layer.name}")
+            return out, cache
+
+        return _forward
+
+    every = list(model.walk())
     try:
+        for layer in every:
+            layer._forward = checked(layer, layer._forward)
         with layers.watching(model, look):
             model.forward(x, training=True)
     except Found as found:
         return str(found)
     except ValueError:
         return None
+    finally:
+        for layer in every:
+            vars(layer).pop("_forward", None)
     return None
 
 

@@ -32,6 +32,7 @@ settings.load_profile("hbn_ref")
 
 # The limits of words: one bit, one short of a word, a word, one more, several words.
 WORD_CHANNELS = (1, 3, 31, 63, 64, 65, 96, 128, 200)
+WORD_LIMITS = (2, 31, 32, 33, 63, 64, 65, 127, 128, 129, 191, 192, 193, 255, 256, 257)[: None if JIT else 7]
 BINARY_CHANNELS = WORD_CHANNELS[1:]  # a binary layer with one input channel is an error
 
 
@@ -95,7 +96,7 @@ def table_case(number, channels, kernel, stride, padding, pad_value):
 
 
 @st.composite
-def convolutions(draw):
+def convolutions(draw, channels=None):
     """Anything the convolution accepts: sizes drawn so that the kernel fits the padded input."""
     largest = 7 if JIT else 4
     kernel = draw(st.tuples(st.integers(1, largest), st.integers(1, largest)))
@@ -104,7 +105,7 @@ def convolutions(draw):
     more = draw(st.tuples(st.integers(0, 6), st.integers(0, 6)))
     height, width = (max(1, k - 2 * p) + m for k, p, m in zip(kernel, padding, more, strict=True))
     batch = draw(st.integers(1, 5 if JIT else 2))
-    channels = draw(st.integers(2, 200 if JIT else 70))
+    channels = draw(st.integers(2, 200 if JIT else 70)) if channels is None else channels
     c_out = draw(st.sampled_from([1, 2, 3, 4, 7, 8, 16, 17] if JIT else [1, 3]))
     x, w = random_arrays(draw(st.integers(0, 2**32)), (batch, height, width, channels), (*kernel, channels, c_out))
     bias = draw(st.sampled_from([0.0, 2.0, -2.0]))  # mostly one sign: large counts

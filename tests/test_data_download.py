@@ -342,7 +342,12 @@ def test_killed_download_is_no_archive(host, cache):
     process.wait()
     refusal(tuberlin.find, "fetch")
     host.behaviour = good
+    (left,) = cache.iterdir()
     assert fetch().read_bytes() == host.body
+    assert left.exists()  # it might be another's, who is fetching
+    os.utime(left, (0, 0))
+    (cache / NAME).unlink()
+    assert_fetched(host, cache)
 
 
 # The folder

@@ -5,7 +5,7 @@ Sections: arrays in any form, types, extreme values, the range of the counts, th
 
 import numpy as np
 import pytest
-from conftest import JIT, KERNELS, assert_close, by_each_kernel, convolutions, random_arrays, thin
+from conftest import JIT, KERNELS, WORD_LIMITS, assert_close, by_each_kernel, convolutions, random_arrays, thin
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -336,6 +336,20 @@ def test_any_convolution_of_any_numbers_counts_exactly(case, data):
         assert np.array_equal(got, expected), name
 
 
+@pytest.mark.parametrize("channels", WORD_LIMITS)  # drawn at random, hardly one of them is ever met
+@settings(max_examples=20 if JIT else 5)
+@given(st.data())
+def test_any_convolution_around_the_words_counts_exactly(channels, data):
+    x, w, options = data.draw(convolutions(channels))
+    x, w = hard(x, data.draw), hard(w, data.draw)
+    expected = reference.xnor_conv2d_forward(plain(x), plain(w), scale=False, **options)
+    for number in (1, 2, 4) if JIT else (1,):
+        with engine.threads(number):
+            passes = {"scale": False, "need_cache": False, **options}
+            for name, (got, _) in by_each_kernel(conv.xnor_conv2d_forward, x, w, **passes).items():
+                assert np.array_equal(got, expected), (name, number)
+
+
 @FEWER
 @given(convolutions(), st.sampled_from(sorted(binarize.ESTIMATORS)), st.data())
 def test_any_convolution_of_any_numbers_has_the_reference_s_gradients(case, estimator, data):
@@ -540,3 +554,64 @@ def test_empty_batches_of_words_are_no_error():
     assert bits.pack(np.ones((3, 0, 70), np.float32)).shape == (3, 0, 2)
     assert bits.unpack(np.ones((0, 2), np.uint64), 70).shape == (0, 70)
     assert bits.xnor_matmul(np.ones((0, 2), np.uint64), np.ones((3, 2), np.uint64), 70).shape == (0, 3)
+
+
+# ----------------------------------------------------------------------------- chapter 4, arrays in any form
+
+MAP, HALF = X, np.ascontiguousarray(X[:, :2, :2])  # (3, 5, 4, 70), and what 2 x 2 pooling makes of its shape
+GAMMA = np.linspace(0.5, 2, 70, dtype=np.float32)
+BETWEEN = {  # each takes float arrays and gives arrays
+    "relu": (lambda x: layers.relu_forward(x)[0], (MAP,)),
+    "relu, in place": (lambda x: layers.relu_forward(x, in_place=True)[0], (MAP,)),
+    "relu_backward": (lambda dout: layers.relu_backward(dout, layers.relu_forward(MAP)[1]), (MAP,)),
+    "relu_backward, in place": (lambda dout: layers.relu_backward(dout, layers.relu_forward(MAP)[1], True), (MAP,)),
+    "batchnorm": (lambda x: layers.batchnorm_forward(x, GAMMA, GAMMA)[0], (MAP,)),
+    "batchnorm_inference": (lambda x: layers.batchnorm_inference(x, *4 * [GAMMA]), (MAP,)),
+    "batchnorm_backward": (
+        lambda dout: layers.batchnorm_backward(dout, layers.batchnorm_forward(MAP, GAMMA, GAMMA)[1]),
+        (MAP,),
+    ),
+    "batchnorm_backward, in place": (
+        lambda dout: layers.batchnorm_backward(dout, layers.batchnorm_forward(MAP, GAMMA, GAMMA)[1], True),
+        (MAP,),
+    ),
+    "prelu": (lambda x: layers.prelu_forward(x, GAMMA)[0], (MAP,)),
+    "prelu_backward": (lambda dout: layers.prelu_backward(dout, layers.prelu_forward(MAP, GAMMA)[1]), (MAP,)),
+    "dropout": (lambda x: layers.dropout_forward(x, 0.5, np.random.default_rng(0))[0], (MAP,)),
+    "dropout_backward": (
+        lambda dout: layers.dropout_backward(dout, layers.dropout_forward(MAP, 0.5, np.random.default_rng(0))[1]),
+        (MAP,),
+    ),
+    "max_pool": (lambda x: layers.max_pool_forward(x, 2)[0], (MAP,)),
+    "max_pool_backward": (lambda dout: layers.max_pool_backward(dout, layers.max_pool_forward(MAP, 2)[1]), (HALF,)),
+    "avg_pool": (lambda x: layers.avg_pool_forward(x, 2)[0], (MAP,)),
+    "avg_pool_backward": (lambda dout: layers.avg_pool_backward(dout, layers.avg_pool_forward(MAP, 2)[1]), (HALF,)),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", BETWEEN)
+@pytest.mark.filterwarnings("error")
+def test_the_form_of_an_array_does_not_matter_to_chapter_4(name, form):
+    function, (x,) = BETWEEN[name]
+    formed = FORMS[form](x.copy())
+    expected, got = function(plain(formed)), function(formed)
+    for a, b in zip(*(r if isinstance(r, tuple) else (r,) for r in (got, expected)), strict=True):
+        assert type(a) is np.ndarray and a.dtype == b.dtype and a.dtype.isnative
+        assert a.shape == b.shape and a.tobytes() == b.tobytes()
+    if "in place" not in name or not formed.flags.writeable:
+        assert np.asarray(formed).tobytes() == np.asarray(FORMS[form](x.copy())).tobytes()
+
+
+@pytest.mark.parametrize("kind", [*WRONG_TYPES, "masked", "float16", "a list"])
+@pytest.mark.parametrize("name", BETWEEN)
+@pytest.mark.filterwarnings("error")
+def test_wrong_types_are_refused_by_chapter_4_by_name(name, kind):
+    function, (x,) = BETWEEN[name]
+    make = WRONG_TYPES | {
+        "masked": lambda x: np.ma.masked_array(x, mask=x > 0),
+        "float16": lambda x: x.astype(np.float16),
+        "a list": lambda x: x.tolist(),
+    }
+    with pytest.raises((TypeError, ValueError), match=r"^(x|dout): "):
+        function(make[kind](x))

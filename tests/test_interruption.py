@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
-from conftest import JIT, random_arrays
+from conftest import JIT, random_arrays, thin
 from test_study import (
     BATCH,
     BATCHES,
@@ -366,6 +366,31 @@ def test_a_disk_that_is_full_and_one_that_is_read_only(small_disk, begun, whole,
     assert_same_networks(out, whole)
 
 
+@pytest.mark.parametrize("number", thin(range(1, WRITES + 1), 3)[:: 4 if JIT else 1])
+def test_a_disk_that_is_full_at_any_file_loses_nothing_before_it(
+    data, loaded, whole, tmp_path, monkeypatch, capsys, number
+):
+    """Checkpoints, networks, the choice, the report, the picture: the n-th file finds no room."""
+    out, put, left, before = tmp_path / "out", os.replace, [number], {}
+
+    def replace(source, target):
+        left[0] -= os.fspath(target).startswith(str(out))
+        if left[0] == 0:
+            before.update({path.name: path.read_bytes() for path in out.iterdir() if path.name[0] != "."})
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        put(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", replace)
+        assert call(*STUDY, "--out", out) == 2
+    line = last_line(capsys)
+    assert os.strerror(errno.ENOSPC) in line and str(out) in line
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    assert call(*STUDY, "--out", out) == 0
+    assert names(out) == STUDIED
+    assert_same_networks(out, whole)
+
+
 # --------------------------------------------------------------------------------------------------- NaN
 
 
@@ -445,3 +470,18 @@ def test_a_rate_that_overflows_gives_one_line_and_no_warnings(loaded, tmp_path, 
     assert call(*TRAIN[:-1], "1e38", "--epochs", EPOCHS, "--batch", BATCH, "--out", tmp_path / "net.npz") == 2
     assert last_line(capsys).startswith("hbn_ref train: step 1: NaN or infinity in ")
     assert not recwarn.list and names(tmp_path) == set()
+
+
+@pytest.mark.parametrize("name", ["conv1", "conv2", "conv3", "conv4", "classifier"])
+def test_an_overflow_is_named_after_the_layer_that_made_it(name):
+    """All weights are finite, and so is every input up to here."""
+    model = tiny("fprec")
+    model.state()[f"{name}.w"][...] = 3e38
+    with pytest.raises(FloatingPointError, match=f"^step 1: the loss is nan; NaN or infinity in the output of {name}$"):
+        fit(model)
+
+
+def test_a_target_that_is_no_number_is_named():
+    x, y = random_arrays(0, (3, SIZE, SIZE, 1), dtype=np.float32), np.arange(3)
+    with pytest.raises(FloatingPointError, match="^step 1: the loss is nan; NaN or infinity in the loss$"):
+        train.train_step(tiny("fprec"), x, y, train.SGD(), lambda x, labels, classes: np.full((3, classes), np.nan))

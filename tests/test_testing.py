@@ -830,3 +830,66 @@ def test_reference_sgd_by_hand(nesterov, step):
     w, velocity = reference.sgd_step(2.0, 3.0, 6.0, 0.1, momentum=0.9, nesterov=nesterov, weight_decay=0.1)
     assert velocity == pytest.approx(8.6)
     assert w == pytest.approx(2.0 - 0.1 * step)
+
+
+# ------------------------------------------------------------------------- faults in a kernel that works on words
+
+
+def word_kernel(x, w, *, stride, padding, pad_value, fault=None):
+    """A convolution of words as others write it, ``fault`` is what its author got wrong."""
+    (sh, sw), (ph, pw), (kh, kw, channels, _) = both(stride), both(padding), w.shape
+    if fault == "swapped stride axes":
+        sh, sw = sw, sh
+    positive = np.greater if fault == "wrong sign at zero" else np.greater_equal
+    more = -channels % 64
+
+    def words(bits, tail=False, order="little"):
+        bits = np.concatenate([bits, np.full((*bits.shape[:-1], more), tail)], axis=-1)
+        return np.ascontiguousarray(np.packbits(bits, axis=-1, bitorder=order)).view(np.uint64)
+
+    top = max(ph - 1, 0) if fault == "off-by-one border" else ph
+    around = [(0, 0), (top, 2 * ph - top), (pw, pw), (0, 0)]
+    filled = pad_value == 1 and fault != "wrong padding"
+    bits = np.pad(positive(x, 0), around, constant_values=filled)
+    inside = np.pad(np.ones(x.shape[:3], bool), around[:3], constant_values=pad_value != 0)
+    xw = words(bits, fault == "wrong tail bits", "big" if fault == "swapped bit order" else "little")
+    ww = words(positive(w, 0).swapaxes(2, 3))  # (kh, kw, C_out, W)
+    size = (bits.shape[1] - kh) // sh + 1, (bits.shape[2] - kw) // sw + 1
+    out = 0
+    for a, b in np.ndindex(kh, kw):
+        place = np.s_[:, a : a + sh * (size[0] - 1) + 1 : sh, b : b + sw * (size[1] - 1) + 1 : sw]
+        differ = np.bitwise_count(xw[place][..., None, :] ^ ww[a, b]).sum(axis=-1, dtype=np.int64)
+        count = channels - 2 * differ
+        if fault == "unmasked last word":  # XNOR instead: the unused bits agree, and nobody masks them
+            count += 2 * more
+        out = out + count * inside[place][..., None]
+    return out.astype(np.int16) if fault == "int16 overflow" else out
+
+
+ISSUE = {
+    "wrong padding": "pad_value=1,",
+    "wrong tail bits": "expected",
+    "int16 overflow": "expected -?34300, got -?31236",
+    "swapped bit order": "expected",
+    "swapped stride axes": r"stride=\((1, 2|2, 1)\)",
+    "off-by-one border": r"padding=(1|2|3|\([1-3])",
+    "unmasked last word": "expected",
+    "wrong sign at zero": "signs (edges|hard)",
+}
+
+
+def test_a_right_kernel_on_words_passes():
+    check_xnor_conv(word_kernel)
+
+
+@pytest.mark.parametrize("fault", ISSUE)
+def test_a_fault_in_a_kernel_on_words_is_caught_with_the_smallest_case(fault):
+    def faulty(x, w, **options):
+        return word_kernel(x, w, fault=fault, **options)
+
+    with pytest.raises(AssertionError, match=ISSUE[fault]) as caught:
+        check_xnor_conv(faulty)
+    smallest = min((case for case in conv_cases() if is_wrong(faulty, case)), key=testing.ConvCase.macs)
+    text, again = str(caught.value).splitlines()
+    assert text.startswith(f"{smallest}: ")
+    assert is_wrong(faulty, eval(again.partition(" = ")[2].removesuffix(".arrays()")))
