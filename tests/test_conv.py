@@ -127,6 +127,7 @@ def test_stride_and_padding_are_height_then_width():
     x, w = random_arrays(0, (1, 9, 9, 3), (3, 3, 3, 2), dtype=np.float32)
     for forward in (conv.conv2d_forward, conv.binary_weight_conv2d_forward, conv.xnor_conv2d_forward):
         assert forward(x, w, stride=(1, 2), padding=(3, 1))[0].shape == (1, 13, 5, 2)
+        assert forward(x, w, stride=[1, np.int64(2)], padding=np.array([3, 1]).tolist())[0].shape == (1, 13, 5, 2)
 
 
 # --------------------------------------------------------------------------------------------- scale
@@ -469,6 +470,12 @@ def test_packed_weights_for_another_border_are_refused(packed_for, used_with):
     packed = conv.pack_weights(w, pad_value=packed_for)
     with pytest.raises(ValueError, match=r"\bpad_value\b"):
         conv.xnor_conv2d_forward(x, packed, padding=1, pad_value=used_with)
+
+
+def test_real_inputs_refuse_weights_packed_for_a_border_of_signs():
+    x, w = random_arrays(0, (1, 4, 4, 3), (3, 3, 3, 2), dtype=np.float32)
+    with pytest.raises(ValueError, match="^w: packed for pad value 1"):
+        conv.binary_weight_conv2d_forward(x, conv.pack_weights(w, pad_value=1), padding=1)
 
 
 def test_packed_weights_with_other_channels_are_refused():

@@ -70,7 +70,12 @@ def make_folder(path, files):
 
 
 def assert_same(one, other):
-    assert one.classes == other.classes and one.preprocessing == other.preprocessing
+    assert one.preprocessing == other.preprocessing
+    assert_same_images(one, other)
+
+
+def assert_same_images(one, other):
+    assert one.classes == other.classes
     for part in ("train", "validation", "test"):
         for a, b in zip(getattr(one, part), getattr(other, part)):
             np.testing.assert_array_equal(a, b)
@@ -127,6 +132,19 @@ def test_imagenet_layout(tmp_path, held_out):
     assert len(data.preprocessing["mean"]) == 3
     batch = data.training_batch(data.train[0], np.random.default_rng(0))
     assert batch.shape == (16, 64, 64, 3) and abs(batch.mean()) < 1
+
+
+def test_three_folders_of_parts_are_taken_as_they_are(tmp_path):
+    parts = {"train": 6, "val": 2, "test": 3}
+    files = {f"{part}/{name}": png for part, count in parts.items() for name, png in drawings(count=count).items()}
+    data = load(make_folder(tmp_path / "images", files), size=16)
+    assert [len(getattr(data, part)[1]) for part in ("train", "validation", "test")] == [12, 4, 6]
+
+
+def test_both_editions_in_one_folder_count_once(tmp_path):
+    files = {f"png/{name}": content for name, content in drawings().items()}
+    svg = {f"svg/{c}/{k}.svg": b'<svg viewBox="0 0 8 8"><path d="M0 0L8 8"/></svg>' for c in "ab" for k in range(5)}
+    assert_same_images(load(make_folder(tmp_path / "both", files | svg)), load(make_folder(tmp_path / "one", files)))
 
 
 def test_classes_are_chosen_and_stray_files_are_left_out(tmp_path):
@@ -201,6 +219,19 @@ def test_svg_commands_and_transforms():
 
 
 @pytest.mark.parametrize(
+    "transform, expected",
+    [
+        ("rotate(90)", [[-2, 1], [-4, 3]]),
+        ("matrix(1 2 3 4 5 6)", [[1 + 6 + 5, 2 + 8 + 6], [3 + 12 + 5, 6 + 16 + 6]]),
+    ],
+)
+def test_svg_transforms_by_hand(transform, expected):
+    body = f'<svg viewBox="0 0 10 10"><g transform="{transform}"><path d="M1 2L3 4"/></g></svg>'
+    [stroke] = tuberlin.read_strokes(body.encode())
+    np.testing.assert_allclose(10 * stroke, expected, atol=1e-9)
+
+
+@pytest.mark.parametrize(
     "body", [b"<svg", b"<svg/>", b'<svg><path d="M0 0 A1 1 0 0 0 2 2"/></svg>', b'<svg><path d="M1"/></svg>']
 )
 def test_svg_errors_name_the_file(tmp_path, body):
@@ -224,6 +255,11 @@ def test_photos_are_neither_inverted_nor_inked(tmp_path):
     assert data.test[0].shape[1:] == (72, 72, 3) and (data.test[0][..., :2] == (200, 100)).all()
     red = (200 / 255 - 0.485) / 0.229
     np.testing.assert_allclose(data.evaluation_batch(data.test[0])[..., 0], red, rtol=1e-5)
+
+
+def test_a_network_of_photos_takes_no_strokes():
+    with pytest.raises(DataError, match="trained on a photo; expected one trained on sketches"):
+        data_tools.prepare_strokes([np.zeros((2, 2))], dataset.make_preprocessing(16, "photo", 3))
 
 
 def test_alpha_16_bit_palette_and_animation_are_read():
@@ -720,11 +756,16 @@ def test_unwritable_cache_is_done_without(tmp_path, monkeypatch):
     assert_same(load(path), load(path))
 
 
+def test_downloads_and_reduced_drawings_have_a_folder_of_the_user(monkeypatch):
+    monkeypatch.setenv("HBN_CACHE", "~/drawings")
+    assert tuberlin.cache_folder() == Path.home() / "drawings"
+    monkeypatch.delenv("HBN_CACHE")
+    assert tuberlin.cache_folder().is_absolute() and "hbn_ref" in tuberlin.cache_folder().parts
+
+
 def test_archive_and_folder_give_the_same(tmp_path):
-    data = load(make_zip(tmp_path / "some.zip", drawings()))
-    other = load(make_folder(tmp_path / "some", drawings()))
-    for part in ("train", "validation", "test"):
-        np.testing.assert_array_equal(getattr(data, part)[0], getattr(other, part)[0])
+    packed, plain = make_zip(tmp_path / "some.zip", drawings()), make_folder(tmp_path / "some", drawings())
+    assert_same_images(load(packed), load(plain))
 
 
 # Errors
@@ -805,6 +846,10 @@ def test_drawing_among_photos_is_named(tmp_path):
             {f"train/{c}/{k}.png": encode(drawing(k)) for c in "ab" for k in range(4)}
             | {"val/a/1.png": encode(drawing(0))},
             "'b'",
+        ),
+        (
+            {f"{part}/{name}": png for part in ("train", "test") for name, png in drawings(count=1).items()},
+            "class 'a' has 1 training image",
         ),
     ],
 )

@@ -353,6 +353,11 @@ def test_killed_download_is_no_archive(host, cache):
 # The folder
 
 
+def test_an_unknown_edition_is_refused_before_anything_is_asked(host):
+    refusal(lambda: tuberlin.fetch("pdf"), "edition is 'pdf'; expected one of svg")
+    assert host.asked == []
+
+
 @pytest.mark.parametrize("below", ["", "below", "below/that"])
 def test_file_in_the_place_of_the_folder_is_named(host, tmp_path, below):
     (tmp_path / "file").write_text("mine")

@@ -131,6 +131,12 @@ def test_render_refuses_what_is_no_stroke(stroke):
         strokes.render([np.zeros((2, 2)), stroke], 8, width=2)
 
 
+@pytest.mark.parametrize("size, width, message", [(0, 1, "size .* at least 1, got 0"), (8, 0, "width must be above 0")])
+def test_render_refuses_a_sheet_or_a_pen_of_no_size(size, width, message):
+    with pytest.raises(ValueError, match=message):
+        strokes.render([], size, width=width)
+
+
 def test_render_grows_with_the_width():
     stroke = [np.array([[0.1, 0.2], [0.9, 0.8]])]
     shares = [strokes.render(stroke, 72, width=width).mean() for width in (1.0, 1.5, 2.0, 3.0)]

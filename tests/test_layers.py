@@ -344,7 +344,9 @@ def test_residual_adds_and_concat_sets_side_by_side():
     assert np.array_equal(out, np.concatenate([b.forward(x), a.forward(x)], axis=-1))
 
 
-def test_containers_whose_shapes_do_not_meet_say_so():
+def test_layers_whose_shapes_do_not_meet_say_so():
+    with pytest.raises(ValueError, match="^a: takes 3 channels, gets 5"):
+        conv("a", 3, 4, 1).output_shape((5, 5, 5))
     with pytest.raises(ValueError, match="block.*one shape"):
         Residual(Sequential([conv("a", 3, 4, 1)]), name="block").output_shape((5, 5, 3))
     with pytest.raises(ValueError, match="block.*different sizes"):

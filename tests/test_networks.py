@@ -161,6 +161,11 @@ def test_unknown_names_list_what_there_is(name):
         models.parse(name)
 
 
+def test_a_path_that_is_no_model_file_is_not_taken_for_a_name():
+    with pytest.raises(ValueError, match="'runs/net.pth' is no model file; .*npz"):
+        models.parse("runs/net.pth")
+
+
 @pytest.mark.parametrize("network, size", [("sketchanet", 64), ("alexnet", 32), ("squeezenet", 12), ("sketchanet", 40)])
 def test_sizes_too_small_say_which_layer_fails(network, size):
     with pytest.raises(ValueError, match=rf"^(conv|pool)\S*: .*input_size {size} is too small"):
@@ -341,7 +346,10 @@ def test_a_training_step_of_alexnet_with_8_images_fits_in_6_gib(variant):
 
 
 def run(capsys, *words):
-    code = command_line.main([str(word) for word in words])
+    try:
+        code = command_line.main([str(word) for word in words])
+    except SystemExit as leaving:
+        code = leaving.code
     printed = capsys.readouterr()
     return code, printed.out, printed.err
 
@@ -380,10 +388,25 @@ def test_measured_factor_and_times_are_positive_and_complete(capsys):
     assert all(row["ms"] > 0 for row in found["timing"])
 
 
+@pytest.mark.skipif(not JIT, reason="measures the compiled kernels")
+def test_times_are_a_table_of_their_own_below_the_summary(capsys):
+    code, out, _ = run(capsys, "summary", "small-fbin", "--size", 32, "--width", 0.1, "--time")
+    head, *rows = out.partition("a few kB\n\n")[2].splitlines()
+    assert code == 0 and head.split() == ["number", "layer", "inputs", "weights", "ms", "share", "predicted_share"]
+    assert [row.split()[1] for row in rows if "%" in row] == [f"conv{i}" for i in range(1, 7)] + ["classifier"]
+
+
 def test_compare_prints_a_row_a_variant(capsys):
     code, out, _ = run(capsys, "summary", "alexnet", "--compare", "--size", 224, "--channels", 3, "--classes", 1000)
     assert code == 0 and all(f"alexnet-{v}" in out for v in ("fprec", "wbin", "hybrid1", "hybrid2", "fbin"))
     assert all(str(figure) in out for figure in (1135, 180, 143, 127))
+
+
+def test_compare_says_which_input_the_published_figures_are_for(capsys):
+    code, out, _ = run(capsys, "summary", "squeezenet", "--compare")
+    channels, size, classes = cost.PUBLISHED["squeezenet"][0]
+    assert code == 0 and f"add --channels {channels} --size {size} --classes {classes}\n" in out
+    assert "another SqueezeNet" in out
 
 
 @pytest.mark.parametrize(
@@ -395,6 +418,8 @@ def test_compare_prints_a_row_a_variant(capsys):
         (["summary", "small-hybrid", "--keep-real", "conv9"], "conv9"),
         (["summary", "small-fbin", "--width", "0"], "width"),
         (["summary", "small-fbin", "--factor", "0"], "factor"),
+        (["summary", "small-fbin", "--factor", "x"], "expected a number or measured, got 'x'"),
+        (["summary", "small-fbin", "--compare", "--time"], "--compare"),
         (["summary", "small-fprec", "--last-layer", "binary"], "last_layer"),
     ],
 )

@@ -5,6 +5,7 @@ Everything runs on a few doodles and a tiny network, put among models.NETWORKS f
 
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -227,6 +228,14 @@ def test_studies_of_other_settings_or_of_one_seed_have_no_mean(whole):
     for changed in ({"epochs": 99}, {"preprocessing": {**other["settings"]["preprocessing"], "mean": 0.5}}):
         with pytest.raises(ValueError, match=f"reports: {next(iter(changed))} differs"):
             study.over_seeds([one, {**other, "settings": {**other["settings"], **changed}}])
+
+
+def test_a_file_that_is_no_report_is_named(whole, tmp_path):
+    path, figureless = tmp_path / "report.json", {**whole[1], "variants": {"fbin": {"top1": 90.0}}}
+    for content, message in (({}, "expected a study's report.json"), (figureless, "figures missing")):
+        files.write_json(path, content)
+        with pytest.raises(files.FileError, match=f"{re.escape(str(path))}: .*{message}"):
+            study.load_report(path)
 
 
 def test_mean_over_seeds_from_the_command_line(data, tmp_path, capsys):

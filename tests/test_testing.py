@@ -717,6 +717,20 @@ def test_check_vjp_refuses_a_forward_in_float32():
 # --------------------------------------------------------------------------- the reference's own passes
 
 
+def test_reference_estimators_go_by_their_own_names():
+    x, dout = random_arrays(0, (9,), (9,))
+    for name in ("ste", "approx_sign", "swish_sign"):
+        expected = reference.estimator_backward(dout, x, name)
+        assert getattr(reference, f"{name}_backward")(dout, x).tolist() == expected.tolist()
+
+
+def test_reference_refuses_what_has_no_answer():
+    with pytest.raises(ValueError, match="x contains NaN"):
+        reference.sign([0.0, np.nan])
+    with pytest.raises(ValueError, match="rule must be 'paper' or 'exact', got 'best'"):
+        reference.weight_gradient(np.ones((1, 1, 2, 1)), np.ones((1, 1, 2, 1)), "best")
+
+
 def test_reference_words_have_channel_0_in_bit_0():
     x = -np.ones(66)
     x[[0, 5, 63, 65]] = 1.0

@@ -512,6 +512,12 @@ def test_images_and_labels_that_do_not_match_are_refused():
             train.fit(tiny(), x, labels, epochs=1, smoothing=smoothing, progress=False)
 
 
+def test_images_of_another_size_are_named_by_a_step():
+    x, y = drawings()
+    with pytest.raises(ValueError, match=r"^x: expected images \(N, 8, 8, 1\)"):
+        train.train_step(tiny(), x[:, 1:], y, train.SGD())
+
+
 # ----------------------------------------------------------------------------- smoothing and distillation
 
 
