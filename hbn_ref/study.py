@@ -13,10 +13,10 @@ import platform
 import re
 import zlib
 from collections.abc import Callable, Iterable, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numba
 import numpy as np
 
 from . import cost, deploy, engine, files, hybrid, layers, models, train
@@ -42,11 +42,10 @@ def machine() -> dict[str, Any]:
     if os.path.exists("/proc/cpuinfo"):
         names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
         processor = names[0].partition(":")[2].strip() if names else processor
-    packages = {name: version(name) for name in ("numpy", "numba")}
     return {
         "processor": processor, "cores": os.cpu_count(), "threads": engine.get_num_threads(),
-        "kernel": engine.get_kernel(), "system": platform.system(), "python": platform.python_version(), **packages,
-        "date": datetime.date.today().isoformat(),
+        "kernel": engine.get_kernel(), "system": platform.system(), "python": platform.python_version(),
+        "numpy": np.__version__, "numba": numba.__version__, "date": datetime.date.today().isoformat(),
     }  # fmt: skip
 
 

@@ -5,10 +5,15 @@ shapes.
 """
 
 import dataclasses
+import os
 import signal
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numba
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
@@ -143,3 +148,28 @@ def arrays_in(value, skip=()):
     if dataclasses.is_dataclass(value):
         return arrays_in([getattr(value, field.name) for field in dataclasses.fields(value)], skip)
     return arrays_in(vars(value), skip) if hasattr(value, "__dict__") else []
+
+
+@pytest.fixture
+def open_to_all():
+    """A folder that every user may enter, unlike pytest's; see `locked`."""
+    with TemporaryDirectory(prefix="hbn_ref") as folder:
+        os.chmod(folder, 0o755)
+        yield Path(folder)
+
+
+@contextmanager
+def locked(folder):
+    """Within the block nobody here may write into a folder: root, to whom all are open, becomes another user."""
+    if not hasattr(os, "seteuid"):
+        pytest.skip("this system has other ways to lock a folder")
+    root, mode = os.geteuid() == 0, folder.stat().st_mode
+    folder.chmod(0o555)
+    try:
+        if root:
+            os.seteuid(65534)  # nobody
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+        folder.chmod(mode)

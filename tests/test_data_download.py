@@ -1,6 +1,7 @@
 """Downloads from a host that fails in every way: an error that names it, nothing left behind, a second try works."""
 
 import _thread
+import errno
 import gzip
 import hashlib
 import http.server
@@ -14,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from conftest import locked
 from test_data import ROOT, drawings, load, make_zip
 from test_data_hostile import refusal, tree
 
@@ -399,13 +401,14 @@ def test_full_disk_is_named_and_nothing_left(host, cache, monkeypatch):
     assert_fetched(host, cache)
 
 
-@pytest.mark.skipif(sys.platform == "win32" or os.geteuid() == 0, reason="to root every folder is open")
-def test_read_only_folder_is_named(host, cache):
-    cache.mkdir()
-    cache.chmod(0o500)
-    refusal(fetch, str(cache))
-    cache.chmod(0o700)
-    assert_fetched(host, cache)
+def test_locked_folder_is_named(host, open_to_all):
+    fetch()  # what root imports on the way another user may not read
+    with locked(open_to_all):
+        for folder in (open_to_all, open_to_all / "below"):
+            text = refusal(lambda folder=folder: fetch(folder=folder), str(folder), os.strerror(errno.EACCES))
+            assert "later" not in text
+    assert list(open_to_all.iterdir()) == []
+    assert fetch(folder=open_to_all).read_bytes() == host.body
 
 
 def test_refused_folder_is_named(host, cache, monkeypatch):

@@ -6,6 +6,7 @@ test_study.
 
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
-from conftest import JIT, random_arrays, thin
+from conftest import JIT, locked, random_arrays, thin
 from test_study import (
     BATCH,
     BATCHES,
@@ -299,6 +300,19 @@ def test_training_that_cannot_write_names_the_file_and_keeps_its_checkpoint(
     for path in (out, tmp_path / "whole.npz"):
         assert call(*TRAIN, "--out", path) == 0
     assert models_are_equal(out, tmp_path / "whole.npz")
+
+
+def test_a_locked_folder_is_named_and_what_lies_in_it_stays(begun, loaded, open_to_all, capsys):
+    out, new = open_to_all / "out", open_to_all / "new"
+    shutil.copytree(begun, out)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    for closed, folder in ((out, out), (open_to_all, new)):
+        for words in ([*STUDY, "--out", folder], [*TRAIN, "--out", folder / "net.npz"]):
+            with locked(closed):
+                assert call(*words) == 2
+            line = last_line(capsys)
+            assert os.strerror(errno.EACCES) in line and str(folder) in line
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before and names(open_to_all) == {"out"}
 
 
 def models_are_equal(*paths):
