@@ -203,8 +203,11 @@ def first_failure(folder, chapter):
     seconds = time.perf_counter() - started
     if done.returncode == 0:
         return None, seconds
-    failed = [line.split(" ")[1] for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
-    return failed[0].split("::", 1)[-1] if failed else f"exit code {done.returncode}", seconds
+    failed = [line for line in done.stdout.splitlines() if line.startswith(("FAILED ", "ERROR "))]
+    if not failed:
+        return f"exit code {done.returncode}", seconds
+    name = failed[0].removeprefix("FAILED ").removeprefix("ERROR ").split(" - ")[0]
+    return name.split("::", 1)[-1], seconds
 
 
 def main(chapters):
