@@ -46,7 +46,8 @@ ROOT = Path(__file__).parents[1]
 LIMIT = 500  # seconds for one process, should its kernels have to be compiled first
 PROCESSES = pytest.mark.skipif(not JIT or not hasattr(signal, "SIGKILL"), reason="needs compiled kernels and kill -9")
 DOODLES = ["--classes", "3", "--size", "32", "--width", "0.25", "--epochs", "3"]
-FEW = ["--width", "0.25", "--epochs", "3", "--batch", "8"]
+FEW = ("--width", "0.25", "--epochs", "3", "--batch", "8")
+PRESET = ("--preset", "evidence", "--epochs", "1")
 STUDIED = {"report.json", "study.png"} | MODEL_FILES
 WRITES = 28  # of a study: progress.json, (3 checkpoints, 2 networks, progress.json) x 4, the choice, report, picture
 
@@ -57,6 +58,11 @@ from data_tools import doodles
 few = doodles.load(size=32, classes=("car", "cat", "sun"), train=8, validation=4, test=5)
 data_tools.load = lambda *args, **options: few
 """
+ONE_SEED = """
+from hbn_ref import presets
+presets.evidence.__kwdefaults__["seeds"] = (0,)
+"""
+SMALLER = {FEW: FEW_DRAWINGS, PRESET: FEW_DRAWINGS + ONE_SEED}
 
 # Runs the command line and kills it some seconds after it has put its n-th file in its place; just before, if -1.
 KILLER = """
@@ -95,7 +101,7 @@ NEVER = (-1, 0)
 
 def command_line(command, *words, killed=NEVER):
     """The words that run a command with ``--out out``; ``killed``: (writes, seconds), see KILLER."""
-    code = FEW_DRAWINGS + KILLER if words[: len(FEW)] == tuple(FEW) else KILLER
+    code = SMALLER.get(words, "") + KILLER
     start = ["-m", "hbn_ref"] if killed == NEVER and code == KILLER else ["-c", code, *map(str, killed)]
     return [sys.executable, *start, command, *words, "--out", "out"]
 
@@ -161,10 +167,10 @@ def few_studied(data, out):
 
 
 def moments(count=20, seed=0):
-    """(writes, seconds after) of random moments: a quarter before the first write, a quarter within one."""
+    """(writes, seconds after) of random moments: a tenth while the process begins, a quarter within a write."""
     rng = np.random.default_rng(seed)
     for number in range(count):
-        if number % 4 == 0:
+        if number % 10 == 0:
             yield 0, round(rng.uniform(0.1, 2), 2)
         else:
             yield int(rng.integers(1, WRITES)), -1 if number % 4 == 1 else round(rng.uniform(0, 0.15), 3)
@@ -206,6 +212,25 @@ def test_a_killed_training_goes_on_to_the_same_weights(tmp_path):
     assert names(killed) == names(expected) == {"out.npz"}
     ours, theirs = (models.load(folder / "out.npz")[0].state() for folder in (killed, expected))
     assert all(ours[name].tobytes() == theirs[name].tobytes() for name in theirs)
+
+
+@PROCESSES
+@pytest.mark.slow
+def test_a_preset_killed_five_times_leaves_the_very_files_of_one_that_was_not(tmp_path):
+    """Networks begin with the weights of others and learn from a teacher, in two studies; about 45 files in all."""
+    expected, killed = tmp_path / "expected", tmp_path / "killed"
+    for folder in (expected, killed):
+        folder.mkdir()
+    go_on(expected, "study", *PRESET)
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        kill(killed, "study", *PRESET, at=(int(rng.integers(2, 8)), round(rng.uniform(0, 0.3), 3)))
+    go_on(killed, "study", *PRESET)
+    ours, theirs = ({path.relative_to(folder): path for path in folder.rglob("*.*")} for folder in (killed, expected))
+    assert ours.keys() == theirs.keys()
+    networks = [name for name in theirs if name.suffix == ".npz"]
+    assert len(networks) == 14
+    assert [name for name in networks if ours[name].read_bytes() != theirs[name].read_bytes()] == []
 
 
 def test_a_study_killed_after_its_report_leaves_nothing_behind(whole, loaded, tmp_path):
