@@ -386,7 +386,9 @@ def check_threshold(fn: Callable[..., tuple[np.ndarray, np.ndarray]]) -> None:
     """
     call = _Caller(fn, results=2)
     kinds = [(relu, seed) for relu in (False, True) for seed in range(2)]
-    for case in [ThresholdCase(n, *kind) for n in (1, 2, 9, 63, 576, 4608) for kind in kinds]:
+    cases = [ThresholdCase(n, *kind) for n in (1, 2, 9, 63, 576, 4608) for kind in kinds]
+    cases += [ThresholdCase(147_000, relu, 0, channels=8) for relu in (False, True)]  # 7 x 7 x 3,000 weights
+    for case in cases:
         alpha, scale, shift = case.arrays()
         t, flip = call(case, alpha, scale, shift, case.n, case.relu)
         for array in (t, flip):

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from test_data import ROOT, drawing, encode, load, make_folder, make_zip, photo, run
+from test_data import ROOT, assert_same_images, drawing, encode, load, make_folder, make_zip, photo, run
 from test_data_hostile import GOOD, assert_refused_then_mended, enclose, peak, refusal
 
 import data_tools
@@ -153,10 +153,15 @@ def test_no_other_program_is_run_for_a_picture(place, monkeypatch):
     assert not ran
 
 
-KINDS = {
+CLEAR = np.zeros((40, 40, 4), np.uint8)
+CLEAR[..., 3] = 255 - drawing(0)
+DRAWN = {  # drawing(0), in other forms
     "animated GIF": encode(drawing(0), "gif", save_all=True, append_images=[Image.fromarray(drawing(9))] * 3),
     "animated PNG": encode(drawing(0), "png", save_all=True, append_images=[Image.fromarray(drawing(9))] * 3),
     "16 bit": encode(drawing(0, 65535, np.uint16)),
+    "strokes on clear paper": encode(CLEAR),
+}
+KINDS = {
     "1 x 1": encode(np.full((1, 1), 255, np.uint8)),
     "1 x 300": encode(np.full((300, 1), 255, np.uint8)),
     "JPEG called PNG": encode(drawing(0), "jpeg", quality=95),
@@ -167,6 +172,17 @@ KINDS = {
 def test_rare_kinds_of_images_load(place, how):
     data = load(make_zip(place / "some.zip", GOOD | {"a/9.png": KINDS[how]}), size=16)
     assert sum(len(part[0]) for part in (data.train, data.validation, data.test)) == 7
+
+
+@pytest.mark.parametrize("how", DRAWN)
+def test_first_frames_deep_pixels_and_clear_paper_load_as_the_drawing(place, how):
+    first, second, plain = (
+        load(make_zip(place / f"{k}.zip", GOOD | {"a/9.png": content}), size=16)
+        for k, content in enumerate((DRAWN[how], encode(drawing(9)), encode(drawing(0))))
+    )
+    assert_same_images(first, plain)
+    with pytest.raises(AssertionError):
+        assert_same_images(second, plain)
 
 
 def test_palette_with_a_transparent_colour_lies_on_white():

@@ -609,6 +609,7 @@ THRESHOLD_FAULTS = both_kinds(
             r"count 1: expected bit",
         ),
         "by the formula": (by_formula, "expected bit"),
+        "t in int16": (lambda *args: (fold(*args)[0].astype(np.int16), fold(*args)[1]), "n=147000.*expected bit"),
         "alpha left out": (lambda a, s, h, n, r: fold(np.ones_like(a), s, h, n, r), "expected bit"),
         "one threshold for all": (lambda *args: (fold(*args)[0][:1], fold(*args)[1]), "expected shape"),
         "no tuple": (lambda *args: fold(*args)[0], "expected a tuple of 2"),
