@@ -7,10 +7,15 @@ BENCH ?=
 COVER ?=
 PYTEST := $(BIN)/python $(if $(COVER),-m coverage run) -m pytest
 KERNEL_TESTS := tests/test_simd.py tests/test_engine.py tests/test_bits.py tests/test_conv.py tests/test_exactness.py
+# The oldest libraries that pass; the newest are whatever pip finds
+PYTHON_OLDEST ?= python3.10
+PYTHON_NEWEST ?= python3.13
+OLDEST := numpy==2.0.0 numba==0.60.0 pillow==10.1 matplotlib==3.8.4 hypothesis==6.130.0
 # PyTorch's own index has the build without CUDA, a tenth of the size
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
-.PHONY: demo test test-nojit test-cpus test-all notebooks covered bench bench-peers lint types clean clean-runs
+.PHONY: demo test test-nojit test-cpus test-oldest test-newest test-all notebooks covered bench bench-peers lint types \
+	clean clean-runs
 
 $(VENV)/.done: requirements.txt
 	$(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install -q -r requirements.txt && touch $@
@@ -27,6 +32,20 @@ test-nojit: $(VENV)/.done  ## the same tests on small shapes, kernels as plain P
 test-cpus: $(VENV)/.done  ## the kernels' tests, compiled as for other x86 processors: AVX2, and no vectors at all
 	NUMBA_CPU_NAME=haswell NUMBA_CPU_FEATURES=+avx2,+fma,+popcnt $(BIN)/python -m pytest $(KERNEL_TESTS)
 	NUMBA_CPU_NAME=generic $(BIN)/python -m pytest $(KERNEL_TESTS)
+
+.venv-oldest/.done: requirements.txt Makefile
+	$(PYTHON_OLDEST) -m venv .venv-oldest
+	.venv-oldest/bin/python -m pip install -q -r requirements.txt $(OLDEST) && touch $@
+
+test-oldest: .venv-oldest/.done  ## the tests with the oldest libraries, in an environment of their own
+	.venv-oldest/bin/python -m pytest -m "not slow"
+
+.venv-newest:
+	$(PYTHON_NEWEST) -m venv $@
+
+test-newest: .venv-newest  ## the same with the newest, brought up to date each time
+	.venv-newest/bin/python -m pip install -q -U -r requirements.txt
+	.venv-newest/bin/python -m pytest -m "not slow"
 
 test-all: $(VENV)/.done  ## the long ones too
 	$(BIN)/python -m pytest
@@ -49,8 +68,8 @@ lint: $(VENV)/.done
 types: $(VENV)/.done  ## the type hints, as pyproject.toml says
 	$(BIN)/mypy
 
-clean:  ## the environment; what was trained stays
-	rm -rf $(VENV)
+clean:  ## the environments; what was trained stays
+	rm -rf $(VENV) .venv-oldest .venv-newest
 
 clean-runs:  ## everything trained and measured
 	rm -rf runs
