@@ -19,7 +19,7 @@ from test_deploy import BRANCHED, CHAIN, ONE_BINARY, assert_identical, images, n
 
 import data_tools
 from data_tools import doodles, strokes
-from hbn_ref import deploy, files, models
+from hbn_ref import deploy, draw, files, models
 from hbn_ref.__main__ import DOODLES, main
 from hbn_ref.models import average, concat
 
@@ -564,6 +564,19 @@ def test_predict_names_a_drawing_in_text_and_in_json(tmp_path, capsys):
     assert main(["predict", "--json", str(DOODLES), *map(str, paths)]) == 0
     found = json.loads(capsys.readouterr().out)
     assert [len(row) for row in found.values()] == [5, 5] and found[str(paths[0])][0]["class"] == "sun"
+
+
+@needs_jit
+def test_draw_serves_the_network_that_ships_and_prepares_strokes_for_it(monkeypatch):
+    served = []
+    monkeypatch.setattr(draw, "serve", lambda *args, **options: served.append((args, options)))
+    assert main(["draw", "--port", "8123", "--no-browser"]) == 0
+    [((packed, prepare), options)] = served
+    assert options == {"port": 8123, "open_browser": False}
+    drawn = doodles.draw("sun", np.random.default_rng(0))
+    x = prepare(drawn, 1.0)
+    assert np.array_equal(x, data_tools.prepare_strokes(drawn, packed.preprocessing))
+    assert deploy.best(packed, x, 1)[0][0][0] == "sun"
 
 
 @needs_jit

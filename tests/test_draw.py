@@ -484,6 +484,20 @@ def test_a_mistake_of_ours_is_a_500_and_the_server_lives(caplog, wrong):
         server.lives()
 
 
+def test_a_connection_for_which_there_is_no_thread_is_let_go_and_the_server_lives(caplog, monkeypatch):
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    with Running() as server, caplog.at_level(logging.ERROR):
+        free = server.server.free._value
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", refuse)
+            assert server.raw(b"GET / HTTP/1.0\r\n\r\n") == b""
+        assert [record.exc_info[0] for record in caplog.records] == [RuntimeError]
+        assert server.server.free._value == free
+        server.lives()
+
+
 # ---------------------------------------------------------------------------------------------- fuzz
 
 json_values = st.recursive(

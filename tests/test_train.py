@@ -463,6 +463,15 @@ def test_history_has_an_entry_an_epoch():
     assert [row["lr"] for row in history] == sorted((row["lr"] for row in history), reverse=True)
 
 
+def test_without_tqdm_training_is_silent_and_the_same(monkeypatch, capsys):
+    with_bar, without = tiny(), tiny()
+    fit(with_bar, epochs=1, progress=True)
+    assert "1/1" in capsys.readouterr().err
+    monkeypatch.setattr(train, "tqdm", None)  # as the module has it where tqdm cannot be imported
+    fit(without, epochs=1, progress=True)
+    assert capsys.readouterr().err == "" and same(without.state(), with_bar.state())
+
+
 def test_every_image_is_seen_once_an_epoch():
     seen = []
 
