@@ -428,6 +428,16 @@ def test_slow_clients_stop_nobody_and_are_let_go(monkeypatch):
             client.close()
 
 
+def test_a_request_that_comes_after_its_time_gets_no_page(monkeypatch):
+    with Running() as server:
+        request = f"GET / HTTP/1.0\r\nHost: 127.0.0.1:{server.port}\r\n\r\n".encode()
+        assert b" 200 " in server.raw(request)
+        with monkeypatch.context() as patch:
+            patch.setattr(draw, "TIMEOUT", 0)
+            assert b" 200 " not in server.raw(request)
+        server.lives()
+
+
 def wait(true):
     for _ in range(500):
         if true():

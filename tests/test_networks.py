@@ -330,16 +330,16 @@ def gibibytes(**case):
 @pytest.mark.skipif(not JIT or sys.platform != "linux", reason="full size needs the JIT; ru_maxrss is in kB on Linux")
 @pytest.mark.parametrize("variant", ["fprec", "fbin"])
 @pytest.mark.parametrize("network", models.NETWORKS)
-def test_a_forward_pass_of_32_images_fits_in_4_gib(network, variant):
+def test_a_forward_pass_of_32_images_fits_in_1_gib(network, variant):
     size = 224 if network == "alexnet" else 225
-    assert gibibytes(network=network, variant=variant, size=size, batch=32, training=False) < 4
+    assert gibibytes(network=network, variant=variant, size=size, batch=32, training=False) < 1
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not JIT or sys.platform != "linux", reason="full size needs the JIT; ru_maxrss is in kB on Linux")
 @pytest.mark.parametrize("variant", ["fprec", "fbin"])
-def test_a_training_step_of_alexnet_with_8_images_fits_in_6_gib(variant):
-    assert gibibytes(network="alexnet", variant=variant, size=224, batch=8, training=True) < 6
+def test_a_training_step_of_alexnet_with_8_images_fits_in_2_gib(variant):
+    assert gibibytes(network="alexnet", variant=variant, size=224, batch=8, training=True) < 2
 
 
 # -------------------------------------------------------------------------------------- the command line
