@@ -375,11 +375,8 @@ def fit(
         "distillation": distillation if teacher else 0.0,
     }  # fmt: skip
     if checkpoint is not None:
-        of_images = zlib.crc32(np.ascontiguousarray(images).data)
-        settings["checksum"] = zlib.crc32(np.ascontiguousarray(labels).data, of_images)
-        settings["teacher"] = 0
-        for weights in () if teacher is None else teacher.state().values():
-            settings["teacher"] = zlib.crc32(np.ascontiguousarray(weights).data, settings["teacher"])
+        settings["checksum"] = _checksum(images, labels)
+        settings["teacher"] = _checksum(*(() if teacher is None else teacher.state().values()))
     history = _resume(checkpoint, model, method, settings)
     peak = settings["lr"]
     target = None
@@ -408,6 +405,13 @@ def fit(
             if on_epoch:
                 on_epoch(row)
     return history
+
+
+def _checksum(*arrays):
+    total = 0
+    for array in arrays:
+        total = zlib.crc32(np.ascontiguousarray(array).data, total)
+    return total
 
 
 def _pairs(images, labels):
