@@ -31,11 +31,12 @@ def _convolutions(axis, table):
             / row["seconds"]["vector"]
             for row in rows
         ]
-        axis.plot(range(len(rows)), values, "o-", color=COLOURS[peer], label=f"{peer} / ours")
+        best = ", faster layout" if peer in ("PyTorch", "OpenVINO") else ""
+        axis.plot(range(len(rows)), values, "o-", color=COLOURS[peer], label=f"{peer}{best}")
     axis.axhline(1, color="black", lw=0.8)
     axis.set_yscale("log")
     axis.set_xticks(range(len(rows)), [f"{r['layer']}, {r['batch']}" for r in rows], rotation=60)
-    axis.set_ylabel("times as long as the vector kernel")
+    axis.set_ylabel("time / that of the vector kernel")
     axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.yaxis.set_major_formatter(ScalarFormatter())
     axis.yaxis.set_minor_formatter(NullFormatter())
@@ -44,7 +45,7 @@ def _convolutions(axis, table):
 
 
 def _training(axis, table):
-    seconds = table["seconds"]
+    seconds = {name: value for name, value in table["seconds"].items() if name != "augmentation"}  # beside the step
     colours = [COLOURS["PyTorch"] if name.startswith("PyTorch") else COLOURS["vector"] for name in seconds]
     axis.barh(list(seconds)[::-1], [1e3 * s for s in seconds.values()][::-1], color=colours[::-1])
     axis.set_xlabel("ms")
@@ -74,5 +75,6 @@ def draw(report):
         PANELS[name](axis, report[name])
         axis.spines[["top", "right"]].set_visible(False)
     machine = report["machine"]
-    figure.suptitle(f"{machine['processor']}, {machine['threads']} thread(s), {machine['date']}")
+    threads = "one thread" if machine["threads"] == 1 else f"{machine['threads']} threads"
+    figure.suptitle(f"{machine['processor']}, {threads}, {machine['date']}")
     return figure

@@ -46,6 +46,12 @@ def layer_bars(
     axis.spines[["top", "right"]].set_visible(False)
 
 
+def title_of(name: str) -> str:
+    """How a network of a study is called: "FBin", "Hybrid: conv5 conv6"."""
+    variant, *rest = name.split("-")
+    return ": ".join([NAMES.get(variant, variant), *([" ".join(rest)] if rest else [])])
+
+
 def style_of(name: str, names: Iterable[str]) -> dict[str, Any]:
     """How a network of ``names`` is drawn: a name begins with its variant, which gives the colour."""
     named = [other for other in names if other not in NAMES]
@@ -56,7 +62,7 @@ def style_of(name: str, names: Iterable[str]) -> dict[str, Any]:
 
 def _accuracy_against(axis, variants, key, label):
     for name, found in variants.items():
-        text = f"{NAMES.get(name, name)}, {found['top1']:.1f} %"
+        text = f"{title_of(name)}, {found['top1']:.1f} %"
         axis.plot(found[key], found["top1"], label=text, **style_of(name, variants))
     _cost_axis(axis, label)
 
@@ -94,7 +100,7 @@ def study(report: dict[str, Any]) -> Figure:
         panels = (
             ("Binarization error E", report["settings"]["form"], [row["error"] for row in rows], False),
             ("Share of the operations NF", "share, logarithmic", [row["macs"] / total for row in rows], True),
-            (f"Score E + {report['gamma']:.2g} / NF", "score, logarithmic", [row["score"] for row in rows], True),
+            (f"Score E + {report['gamma']:.2g} / NF", "score", [row["score"] for row in rows], False),
         )
         for i, (title, label, values, log) in enumerate(panels):
             layer_bars(figure.add_subplot(grid[0, 2 * i : 2 * i + 2]), rows, values, title, label, log)
@@ -110,7 +116,7 @@ def study(report: dict[str, Any]) -> Figure:
 
 
 def evidence(found: dict[str, Any]) -> Figure:
-    """Draw the means over seeds of `presets.evidence`, each seed a faint dot, against operations and against bytes."""
+    """Draw the means over seeds of `presets.evidence`, each seed small and faint, against operations and against bytes."""
     figure = new_figure(12, 5)
     axes = figure.subplots(1, 2)
     for axis, key, label in zip(
@@ -119,14 +125,14 @@ def evidence(found: dict[str, Any]) -> Figure:
         for name, runs in found.items():
             tops, style = [run["top1"] for run in runs.values()], style_of(name, found)
             cost = next(iter(runs.values()))[key]
-            text = f"{NAMES.get(name, name)}, {np.mean(tops):.1f} %"
-            axis.plot(cost, np.mean(tops), label=text, **style)
-            axis.plot([cost] * len(tops), tops, "o", color=style["color"], markersize=4, alpha=0.4, ls="")
+            axis.plot(cost, np.mean(tops), label=f"{title_of(name)}, {np.mean(tops):.1f} %", **style)
+            beside = cost * 1.04 ** (np.arange(len(tops)) - (len(tops) - 1) / 2)
+            axis.plot(beside, tops, **{**style, "markersize": 5, "alpha": 0.5})
         _cost_axis(axis, label)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     name, counts = next(iter(found["fprec"].values()))["data"], {len(runs) for runs in found.values()}
     seeds = " to ".join(str(count) for count in sorted({min(counts), max(counts)}))
-    figure.suptitle(f"{name}: mean of {seeds} seeds (faint: each), last epoch, one crop")
+    figure.suptitle(f"{name}: mean of {seeds} seeds (small: each), last epoch, one crop")
     return figure
 
 
