@@ -116,7 +116,7 @@ def study(report: dict[str, Any]) -> Figure:
 
 
 def evidence(found: dict[str, Any]) -> Figure:
-    """Draw the means over seeds of `presets.evidence`, each seed small and faint, against operations and against bytes."""
+    """Draw the means over seeds of `presets.evidence`, each seed small, against operations and bytes."""
     figure = new_figure(12, 5)
     axes = figure.subplots(1, 2)
     for axis, key, label in zip(
