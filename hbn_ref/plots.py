@@ -47,9 +47,9 @@ def layer_bars(
 
 
 def title_of(name: str) -> str:
-    """How a network of a study is called: "FBin", "Hybrid: conv5 conv6"."""
+    """How a network of a study is called: "FBin", "Hybrid: conv5 conv6"; a name of the user's own stays."""
     variant, *rest = name.split("-")
-    return ": ".join([NAMES.get(variant, variant), *([" ".join(rest)] if rest else [])])
+    return ": ".join([NAMES[variant], " ".join(rest)]) if rest and variant in NAMES else NAMES.get(name, name)
 
 
 def style_of(name: str, names: Iterable[str]) -> dict[str, Any]:
