@@ -28,6 +28,15 @@ def plain_array(name: str, x: Any) -> np.ndarray:
     return x if x.dtype.isnative and x.flags.aligned else x.astype(x.dtype.newbyteorder("="))
 
 
+def _of_floats(name, x):
+    if not isinstance(x, np.ndarray):
+        raise TypeError(f"{name}: expected a NumPy array, got {type(x).__name__}")
+    x = plain_array(name, x)
+    if x.dtype not in FLOATS:
+        raise TypeError(f"{name}: expected float32 or float64, got {x.dtype}; convert it with .astype(np.float32)")
+    return x
+
+
 def float_array(name: str, x: Any, ndim: int, like: np.ndarray | None = None) -> np.ndarray:
     """Return x as a C-contiguous float32 or float64 array of ``ndim`` axes, none of them empty.
 
@@ -38,11 +47,7 @@ def float_array(name: str, x: Any, ndim: int, like: np.ndarray | None = None) ->
     ValueError
         The number of axes differs or an axis has length 0.
     """
-    if not isinstance(x, np.ndarray):
-        raise TypeError(f"{name}: expected a NumPy array, got {type(x).__name__}")
-    x = plain_array(name, x)
-    if x.dtype not in FLOATS:
-        raise TypeError(f"{name}: expected float32 or float64, got {x.dtype}; convert it with .astype(np.float32)")
+    x = _of_floats(name, x)
     if x.ndim != ndim:
         raise ValueError(f"{name}: expected {ndim} axes, got shape {x.shape}")
     if x.size == 0:
@@ -54,11 +59,7 @@ def float_array(name: str, x: Any, ndim: int, like: np.ndarray | None = None) ->
 
 def floats(name: str, x: Any, dtype: Any = None) -> np.ndarray:
     """Return x, of any number of axes, as a plain C-contiguous array of float32 or float64 (cast to ``dtype``)."""
-    if not isinstance(x, np.ndarray):
-        raise TypeError(f"{name}: expected a NumPy array, got {type(x).__name__}")
-    x = plain_array(name, x)
-    if x.dtype not in FLOATS:
-        raise TypeError(f"{name}: expected float32 or float64, got {x.dtype}; convert it with .astype(np.float32)")
+    x = _of_floats(name, x)
     return np.ascontiguousarray(x, dtype)
 
 
