@@ -156,15 +156,15 @@ def test_what_comes_last_is_done_before_another_may_write(data, whole, tmp_path)
 
 @PROCESSES
 def test_two_processes_in_one_folder_and_one_in_another(data, tmp_path):
-    """The first is stopped as soon as it has the folder, until the second has been refused."""
+    """The first stops at the first file that it writes, until the second has been refused."""
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
-    first = subprocess.Popen(command_line("study", *FEW), **options(tmp_path / "one"))
+    stopping = command_line("study", *FEW, killed=(1, -1), by="SIGSTOP")
+    first = subprocess.Popen(stopping, **options(tmp_path / "one"))
     other = subprocess.Popen(command_line("study", *FEW), **options(tmp_path / "two"))
     with first, other:
         try:
-            until(lambda: (tmp_path / "one" / "out" / ".lock").exists())
-            first.send_signal(signal.SIGSTOP)
+            assert os.waitid(os.P_PID, first.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT).si_code == os.CLD_STOPPED
             second = hbn_ref(tmp_path / "one", "study", *FEW)
             first.send_signal(signal.SIGCONT)
             errors = [process.communicate(timeout=LIMIT)[1] for process in (first, other)]

@@ -439,11 +439,11 @@ def test_a_request_that_comes_after_its_time_gets_no_page(monkeypatch):
 
 
 def wait(true):
-    for _ in range(500):
+    for _ in range(6000):
         if true():
             return
         time.sleep(0.01)
-    raise AssertionError("not within 5 s")
+    raise AssertionError("not within a minute")
 
 
 def test_connections_are_bounded():

@@ -40,7 +40,7 @@ class Sheet:
         self.running = running
         self.context = browser.new_context(**({"viewport": {"width": 1100, "height": 900}} | options))
         self.page = self.context.new_page()
-        self.page.set_default_timeout(10_000)
+        self.page.set_default_timeout(60_000)
         self.errors, self.urls = [], []
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
         self.page.on("console", lambda m: self.errors.append(m.text) if m.type in ("error", "warning") else None)
@@ -59,11 +59,11 @@ class Sheet:
 
     def until(self, expression):
         """Wait for it; playwright's own waiting needs eval, which the page's Content-Security-Policy forbids."""
-        for _ in range(500):
+        for _ in range(3000):
             if self.page.evaluate(expression):
                 return
             time.sleep(0.02)
-        raise AssertionError(f"not within 10 s: {expression}")
+        raise AssertionError(f"not within a minute: {expression}")
 
     def settle(self):
         """Wait until what is shown is about what is drawn."""

@@ -64,14 +64,15 @@ presets.evidence.__kwdefaults__["seeds"] = (0,)
 """
 SMALLER = {FEW: FEW_DRAWINGS, PRESET: FEW_DRAWINGS + ONE_SEED}
 
-# Runs the command line and kills it some seconds after it has put its n-th file in its place; just before, if -1.
+# Runs the command line and kills (or stops) it some seconds after it has put its n-th file in its place; just before,
+# if -1.
 KILLER = """
 import os, runpy, signal, sys, threading
-writes, seconds = int(sys.argv.pop(1)), float(sys.argv.pop(1))
+writes, seconds, by = int(sys.argv.pop(1)), float(sys.argv.pop(1)), signal.Signals[sys.argv.pop(1)]
 put = os.replace
 
 def kill():
-    os.kill(os.getpid(), signal.SIGKILL)
+    os.kill(os.getpid(), by)
 
 def kill_later():
     if seconds == 0:
@@ -88,7 +89,7 @@ def replace(source, target):
     if writes == 0 and seconds < 0:
         kill()
     put(source, target)
-    if writes == 0:
+    if writes == 0 and seconds >= 0:
         kill_later()
 
 os.replace = replace
@@ -99,10 +100,10 @@ runpy.run_module("hbn_ref", run_name="__main__", alter_sys=True)
 NEVER = (-1, 0)
 
 
-def command_line(command, *words, killed=NEVER):
+def command_line(command, *words, killed=NEVER, by="SIGKILL"):
     """The words that run a command with ``--out out``; ``killed``: (writes, seconds), see KILLER."""
     code = SMALLER.get(words, "") + KILLER
-    start = ["-m", "hbn_ref"] if killed == NEVER and code == KILLER else ["-c", code, *map(str, killed)]
+    start = ["-m", "hbn_ref"] if killed == NEVER and code == KILLER else ["-c", code, *map(str, killed), by]
     return [sys.executable, *start, command, *words, "--out", "out"]
 
 
