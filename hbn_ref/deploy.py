@@ -261,7 +261,7 @@ def _after(items, i):
 def _alone(layer):
     """A copy of a layer without weights that shares nothing with the trained network's."""
     layer = copy.copy(layer)
-    layer.cache, layer.watch = None, None
+    layer.cache = layer.watch = layer.watch_output = None
     return layer
 
 

@@ -271,7 +271,8 @@ class Layer:
     name : str, unique in a network, such as "conv3.bn"
     params, grads : dict of arrays with the same keys; what an optimiser changes, and the gradients
     buffers : dict of arrays that are state but not learned (running statistics)
-    watch : None, or a function called with (layer, x) before each forward pass, to look inside a network
+    watch, watch_output : None, or functions called with (layer, x) before and (layer, out) after each forward pass,
+        to look inside a network
     """
 
     weights: str  # "real" or "binary", of the layers that have a parameter "w"
@@ -281,6 +282,7 @@ class Layer:
     buffers: dict[str, np.ndarray]
     cache: Any
     watch: Callable[..., Any] | None = None
+    watch_output: Callable[..., Any] | None = None
     _forward: Callable[..., Any]  # each layer's own: (x, training) -> (out, cache)
     _backward: Callable[..., Any]  # (dout, cache) -> dx
 
@@ -298,6 +300,8 @@ class Layer:
             self.watch(self, x)
         out, cache = self._forward(x, training)
         self.cache = cache if training else None
+        if self.watch_output is not None:
+            self.watch_output(self, out)
         return out
 
     def backward(self, dout: np.ndarray) -> np.ndarray | Any:  # None of a first layer, with need_dx=False
@@ -712,16 +716,19 @@ class Concat(Layer):
 
 
 @contextmanager
-def watching(model: Layer, function: Callable[[Any, np.ndarray], Any], kind: type[Layer] = Layer) -> Iterator[None]:
-    """Within the block, call ``function(layer, x)`` with the input of every layer of class ``kind``."""
+def watching(
+    model: Layer, function: Callable[[Any, np.ndarray], Any], kind: type[Layer] = Layer, output: bool = False
+) -> Iterator[None]:
+    """Within the block, call ``function(layer, x)`` with the input, or the output, of every layer of class ``kind``."""
     watched = [layer for layer in model.walk() if isinstance(layer, kind)]
+    attribute = "watch_output" if output else "watch"
     try:
         for layer in watched:
-            layer.watch = function
+            setattr(layer, attribute, function)
         yield
     finally:
         for layer in watched:
-            layer.watch = None
+            setattr(layer, attribute, None)
 
 
 @contextmanager

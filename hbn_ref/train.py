@@ -273,35 +273,24 @@ def first_not_finite(model: layers.Layer, x: np.ndarray) -> str | None:
     class Found(Exception):
         pass
 
-    def look(layer, value):
+    def look_before(layer, value):
         if not np.isfinite(value).all():
             raise Found(f"the input of {layer.name}")
         for key, own in layer.params.items():
             if not np.isfinite(own).all():
                 raise Found(f"{layer.name}.{key}")
 
-    def checked(layer, forward):
-        def _forward(x, training):
-            out, cache = forward(x, training)
-            if not np.isfinite(out).all():
-                raise Found(f"the output of {layer.name}")
-            return out, cache
+    def look_after(layer, value):
+        if not np.isfinite(value).all():
+            raise Found(f"the output of {layer.name}")
 
-        return _forward
-
-    every = list(model.walk())
     try:
-        for layer in every:
-            layer._forward = checked(layer, layer._forward)
-        with layers.watching(model, look):
+        with layers.watching(model, look_before), layers.watching(model, look_after, output=True):
             model.forward(x, training=True)
     except Found as found:
         return str(found)
     except ValueError:
         return None
-    finally:
-        for layer in every:
-            vars(layer).pop("_forward", None)
     return None
 
 

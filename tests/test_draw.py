@@ -96,7 +96,7 @@ class Running:
 
     def request(self, method="POST", path="/predict", body=b"", host=None, **headers):
         """(status, headers, body) of one request; a header given as None is left out."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=300)
         connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
         usual = {"Host": host or f"127.0.0.1:{self.port}"}
         if method == "POST":
@@ -118,7 +118,7 @@ class Running:
 
     def raw(self, data, end=True):
         """What comes back for these bytes until the server closes."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=20) as client:
+        with socket.create_connection(("127.0.0.1", self.port), timeout=60) as client:
             found = b""
             try:
                 client.sendall(data)
@@ -406,7 +406,7 @@ def test_what_is_no_request(running, data):
 def test_slow_clients_stop_nobody_and_are_let_go(monkeypatch):
     monkeypatch.setattr(draw, "TIMEOUT", 1.0)
     with Running() as server:
-        idle = [socket.create_connection(("127.0.0.1", server.port), timeout=5) for _ in range(12)]
+        idle = [socket.create_connection(("127.0.0.1", server.port), timeout=60) for _ in range(12)]
         own = f"Host: 127.0.0.1:{server.port}\r\nContent-Type: application/json\r\nContent-Length: 100\r\n"
         for client in idle[4:8]:
             client.sendall(b"GET / HT")
@@ -449,7 +449,7 @@ def wait(true):
 def test_connections_are_bounded():
     with Running() as server:
         server.server.free = threading.Semaphore(2)
-        idle = [socket.create_connection(("127.0.0.1", server.port), timeout=5) for _ in range(2)]
+        idle = [socket.create_connection(("127.0.0.1", server.port), timeout=60) for _ in range(2)]
         wait(lambda: server.server.free._value == 0)
         assert server.raw(b"GET / HTTP/1.0\r\n\r\n") == b""
         for client in idle:
@@ -634,7 +634,7 @@ def test_ipv6():
         pytest.skip("no IPv6 here")
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
-    connection = http.client.HTTPConnection("::1", server.server_port, timeout=5)
+    connection = http.client.HTTPConnection("::1", server.server_port, timeout=60)
     connection.request("GET", "/about")
     assert connection.getresponse().status == 200
     server.shutdown()

@@ -13,7 +13,7 @@ linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory 
 
 def rising(rounds, a_round, start=200.0):
     noise = np.random.default_rng(0).normal(0, 0.5, rounds)
-    return [(float(i), start + a_round * i + noise[i]) for i in range(rounds)]
+    return [start + a_round * i + noise[i] for i in range(rounds)]
 
 
 def test_growth_is_what_was_gained_from_the_second_quarter_to_the_last():
@@ -23,7 +23,7 @@ def test_growth_is_what_was_gained_from_the_second_quarter_to_the_last():
 
 
 def test_what_is_allocated_at_the_start_is_no_growth():
-    warm_up = [(float(i), 100.0 + 5 * i) for i in range(100)]
+    warm_up = [100.0 + 5 * i for i in range(100)]
     assert abs(endurance.growth(warm_up + rising(300, 0.0, start=600.0))) < 0.5
 
 
@@ -44,5 +44,5 @@ def test_resident_memory_is_that_of_this_process():
 @pytest.mark.skipif(not JIT, reason="as slow as the kernels are without the compiler")
 def test_memory_does_not_grow():
     """30 minutes; HBN_MINUTES makes it shorter."""
-    samples = endurance.run(float(os.environ.get("HBN_MINUTES", endurance.MINUTES)))
-    assert endurance.growth(samples) <= endurance.LIMIT
+    memory = endurance.run(float(os.environ.get("HBN_MINUTES", endurance.MINUTES)))
+    assert endurance.growth(memory) <= endurance.LIMIT

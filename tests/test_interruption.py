@@ -152,6 +152,15 @@ def go_on(folder, command, *words):
 # ----------------------------------------------------------------------------------------------- kill -9
 
 
+@pytest.fixture
+def two_folders(tmp_path):
+    """One for what nobody disturbs, one for the same with kills."""
+    folders = tmp_path / "expected", tmp_path / "killed"
+    for folder in folders:
+        folder.mkdir()
+    return folders
+
+
 @PROCESSES
 def test_a_study_killed_three_times_goes_on_to_the_same_weights(data, tmp_path):
     for at in ((0, 0.3), (4, -1), (4, 0.01)):  # at the start, within a checkpoint, in the middle of an epoch
@@ -202,10 +211,8 @@ def test_a_study_killed_at_every_file_that_it_writes_gets_there_all_the_same(dat
 
 @PROCESSES
 @pytest.mark.slow
-def test_a_killed_training_goes_on_to_the_same_weights(tmp_path):
-    expected, killed = tmp_path / "expected", tmp_path / "killed"
-    for folder in (expected, killed):
-        folder.mkdir()
+def test_a_killed_training_goes_on_to_the_same_weights(two_folders):
+    expected, killed = two_folders
     go_on(expected, "train", *DOODLES)
     for at in ((0, 1), (2, -1), (1, 0.02), (1, -1), (2, -1), (1, -1), (1, 0)):  # 3 checkpoints, the network
         kill(killed, "train", *DOODLES, at=at)
@@ -217,11 +224,9 @@ def test_a_killed_training_goes_on_to_the_same_weights(tmp_path):
 
 @PROCESSES
 @pytest.mark.slow
-def test_a_preset_killed_five_times_leaves_the_very_files_of_one_that_was_not(tmp_path):
+def test_a_preset_killed_five_times_leaves_the_very_files_of_one_that_was_not(two_folders):
     """Networks begin with the weights of others and learn from a teacher, in two studies; about 45 files in all."""
-    expected, killed = tmp_path / "expected", tmp_path / "killed"
-    for folder in (expected, killed):
-        folder.mkdir()
+    expected, killed = two_folders
     go_on(expected, "study", *PRESET)
     rng = np.random.default_rng(0)
     for _ in range(5):

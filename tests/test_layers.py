@@ -537,16 +537,22 @@ def test_empty_batches_and_foreign_types_are_refused(kind):
 # --------------------------------------------------------------------------------------------- watching
 
 
-def test_watching_sees_the_inputs_of_one_kind_of_layer_and_stops_after_an_error():
+def test_watching_sees_what_enters_and_leaves_one_kind_of_layer_and_stops_after_an_error():
     model, x, seen = binary_stack(), random_arrays(1, (2, 4, 5, 3), dtype=np.float32), []
-    between = Sequential(model.layers[:2]).forward(x)
-    with layers.watching(model, lambda layer, value: seen.append((layer.name, value)), XnorConv):
+    between, after = (Sequential(model.layers[:end]).forward(x) for end in (2, 3))
+
+    def see(layer, value):
+        seen.append((layer.name, value))
+
+    with layers.watching(model, see, XnorConv), layers.watching(model, see, XnorConv, output=True):
         model.forward(x)
-    assert [name for name, _ in seen] == ["b"] and np.array_equal(seen[0][1], between)
-    with pytest.raises(ZeroDivisionError), layers.watching(model, lambda layer, value: 1 / 0):
-        model.forward(x)
+    assert [name for name, _ in seen] == ["b", "b"]
+    assert np.array_equal(seen[0][1], between) and np.array_equal(seen[1][1], after)
+    for output in (False, True):
+        with pytest.raises(ZeroDivisionError), layers.watching(model, lambda layer, value: 1 / 0, output=output):
+            model.forward(x)
     model.forward(x)
-    assert len(seen) == 1
+    assert len(seen) == 2
 
 
 @pytest.mark.parametrize("block", ["residual", "concat"])
