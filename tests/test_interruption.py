@@ -49,7 +49,14 @@ DOODLES = ["--classes", "3", "--size", "32", "--width", "0.25", "--epochs", "3"]
 FEW = ("--width", "0.25", "--epochs", "3", "--batch", "8")
 PRESET = ("--preset", "evidence", "--epochs", "1")
 STUDIED = {"report.json", "study.png"} | MODEL_FILES
-WRITES = 28  # of a study: progress.json, (3 checkpoints, 2 networks, progress.json) x 4, the choice, report, picture
+
+
+def writes(epochs):
+    """Of a study: progress.json, (a checkpoint an epoch, 2 networks, progress.json) x 4, choice, report, picture."""
+    return 1 + 4 * (epochs + 3) + 3
+
+
+WRITES = writes(3)  # of those in processes of their own
 
 # The drawings of test_study's fixture ``data``.
 FEW_DRAWINGS = """
@@ -411,7 +418,7 @@ def test_a_disk_that_is_full_and_one_that_is_read_only(small_disk, begun, whole,
     assert_same_networks(out, whole)
 
 
-@pytest.mark.parametrize("number", thin(range(1, WRITES + 1), 3)[:: 4 if JIT else 1])
+@pytest.mark.parametrize("number", thin(range(1, writes(EPOCHS) + 1), 3)[:: 4 if JIT else 1])
 def test_a_disk_that_is_full_at_any_file_loses_nothing_before_it(
     data, loaded, whole, tmp_path, monkeypatch, capsys, number
 ):
