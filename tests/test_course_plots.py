@@ -414,6 +414,11 @@ def test_kept_maps_have_squares_where_a_layer_is_kept_and_dots_elsewhere():
     assert figure.get_supxlabel().startswith("gamma; squares: kept real; dotted: ")
 
 
+def test_kept_maps_show_no_empty_panel():
+    figure = course_plots.kept_maps(KEPT, len(KEPT) + 1, GAMMAS, ["conv2", "conv3"], 1.5)
+    assert [axes.get_visible() for axes in figure.axes] == [True] * len(KEPT) + [False]
+
+
 # ------------------------------------------------------------------------------------------------------- bars
 
 
