@@ -5,6 +5,7 @@
 a pen of `PEN` pixels, alike from the 1111 px originals, from copies of 150 px and from the SVG edition.
 """
 
+import contextlib
 import functools
 import math
 import os
@@ -119,8 +120,9 @@ def fetch(edition: str = "svg", folder: Path | str | None = None, progress: bool
 def _sweep(folder):
     """Delete what downloads that were killed a day ago or earlier left behind: pooch's temporary files."""
     for path in folder.glob("tmp????????"):
-        if path.is_file() and time.time() - path.stat().st_mtime > 86_400:
-            path.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # another download moved its own away
+            if path.is_file() and time.time() - path.stat().st_mtime > 86_400:
+                path.unlink()
 
 
 class _Bar(tqdm):

@@ -352,6 +352,23 @@ def test_killed_download_is_no_archive(host, cache):
     assert_fetched(host, cache)
 
 
+def test_a_file_that_another_download_moves_away_meanwhile_is_no_mistake(host, cache, monkeypatch):
+    cache.mkdir()
+    gone, is_file = cache / "tmp12345678", Path.is_file
+    gone.write_bytes(b"half")
+
+    def look(path):
+        found = is_file(path)
+        if path == gone:
+            gone.unlink(missing_ok=True)
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "is_file", look)
+        fetch()
+    assert_fetched(host, cache)
+
+
 # The folder
 
 

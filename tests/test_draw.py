@@ -6,6 +6,7 @@ and needs no training. The last test of the server takes a packed network.
 
 import _thread
 import base64
+import contextlib
 import http.client
 import json
 import logging
@@ -106,7 +107,8 @@ class Running:
             if value is not None:
                 connection.putheader(name, value)
         connection.endheaders()
-        connection.send(body)
+        with contextlib.suppress(OSError):  # hung up on before it was sent: there is an answer all the same
+            connection.send(body)
         response = connection.getresponse()
         found = response.status, dict(response.getheaders()), response.read()
         connection.close()
@@ -595,7 +597,8 @@ def test_fuzz_damaged_heads(running, data):
 
 def test_the_server_lives_after_all_that(running, caplog):
     running.lives()
-    assert running.thread.is_alive() and threading.active_count() < 40
+    others = [thread for thread in threading.enumerate() if thread.name != "hbn"]  # those compute
+    assert running.thread.is_alive() and len(others) < 40
 
 
 # --------------------------------------------------------------------------------- make_server, serve

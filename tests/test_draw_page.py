@@ -67,7 +67,7 @@ class Sheet:
 
     def settle(self):
         """Wait until what is shown is about what is drawn."""
-        self.until("!waiting && answered === version")
+        self.until("!waiting && asked === version && answered === version")
 
     @property
     def strokes(self):
