@@ -73,6 +73,8 @@ def test_a_notebook_is_fresh_and_small_and_without_errors(path):
     assert not teacher.failures(notebook)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert all(cell.execution_count for cell in code) and sum(bool(cell.outputs) for cell in code) > len(code) / 2
+    streams = [[output.get("name") for output in cell.outputs] for cell in code]  # None: a picture or a value
+    assert all(one is None or one != next_ for names in streams for one, next_ in zip(names, names[1:], strict=False))
     found = teacher.fingerprint(notebook, path.stem)
     kept = {key: notebook.metadata["hbn_ref"][key] for key in found}
     assert kept == found, "the outputs are stale: python tutorials/course.py publish"

@@ -134,6 +134,7 @@ def publish(names):
     import time
 
     import nbformat
+    from nbconvert.preprocessors.coalescestreams import CoalesceStreamsPreprocessor
 
     for path in notebooks(names):
         started = time.perf_counter()
@@ -147,6 +148,7 @@ def publish(names):
             cell.metadata.pop("execution", None)  # times of day, which would differ at each run
             if cell.cell_type == "code":  # a progress bar is a widget, and has nothing to show once its kernel is gone
                 cell.outputs = [output for output in cell.outputs if WIDGET not in output.get("data", ())]
+        notebook, _ = CoalesceStreamsPreprocessor().preprocess(notebook, {})  # some pages begin a line with each piece
         nbformat.write(notebook, path)
         print(f"{path.name}: {seconds:.0f} s, {path.stat().st_size / 1000:.0f} kB", flush=True)
 
