@@ -357,8 +357,8 @@ def test_a_file_that_another_download_moves_away_meanwhile_is_no_mistake(host, c
     gone, is_file = cache / "tmp12345678", Path.is_file
     gone.write_bytes(b"half")
 
-    def look(path):
-        found = is_file(path)
+    def look(path, **options):
+        found = is_file(path, **options)
         if path == gone:
             gone.unlink(missing_ok=True)
         return found

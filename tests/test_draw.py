@@ -120,7 +120,7 @@ class Running:
 
     def raw(self, data, end=True):
         """What comes back for these bytes until the server closes."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=60) as client:
+        with socket.create_connection(("127.0.0.1", self.port), timeout=20) as client:
             found = b""
             try:
                 client.sendall(data)
@@ -408,7 +408,7 @@ def test_what_is_no_request(running, data):
 def test_slow_clients_stop_nobody_and_are_let_go(monkeypatch):
     monkeypatch.setattr(draw, "TIMEOUT", 1.0)
     with Running() as server:
-        idle = [socket.create_connection(("127.0.0.1", server.port), timeout=60) for _ in range(12)]
+        idle = [socket.create_connection(("127.0.0.1", server.port), timeout=5) for _ in range(12)]
         own = f"Host: 127.0.0.1:{server.port}\r\nContent-Type: application/json\r\nContent-Length: 100\r\n"
         for client in idle[4:8]:
             client.sendall(b"GET / HT")
