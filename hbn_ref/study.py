@@ -12,7 +12,8 @@ import os
 import platform
 import re
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ REPORT_FORMAT = "hbn_ref study 1"
 HYBRID_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 LEARNING_RATE = 0.003
 START, BINARY_INPUTS = ("fprec", "wbin"), ("fbin", "hybrid")  # variants whose weights others may begin with; the others
+RECIPE_OPTIONS = ("start", "distillation")  # of the recipe that one named hybrid may have otherwise
 WEIGHT_DECAY = {"fprec": 1e-4}  # binary weights have none: see train.Optimizer
 RATIO, CLUSTERS = 0.6, 3  # share of the binarizable layers that may stay real (README: choices); the P to begin with
 TABLE = {
@@ -33,6 +35,7 @@ TABLE = {
     "equivalent_ops": "equivalent ops", "weight_bytes": "weight bytes", "ms_per_image": "ms/image",
     "train_seconds": "training s",
 }  # fmt: skip
+DEFAULTS = {"schedule": "cosine"}  # settings that older reports do not have
 PACKED = {"ms_packed": "ms/image packed", "file_bytes": "packed file"}  # reports before chapter 9 do without
 
 
@@ -120,7 +123,8 @@ class Study:
             path = self.out / name
             if path.exists():
                 found, ours = load_report(path), files.plain(self.settings)
-                differing = [key for key in ours if found["settings"].get(key) != ours[key]]
+                theirs = DEFAULTS | found["settings"]
+                differing = [key for key in ours if theirs.get(key) != ours[key]]
                 if differing:
                     names = ", ".join(differing)
                     raise files.FileError(f"{path}: a study with other settings ({names}); choose another --out")
@@ -144,7 +148,7 @@ class Study:
 
     def _untrained(self, variant, options):
         """The network of a variant as its training begins."""
-        model, start = self.build(variant, **options), self.settings["start"]
+        model, start = self.build(variant, **_without_recipe(options)), options.get("start", self.settings["start"])
         if start is not None and variant in BINARY_INPUTS:
             models.start_from(model, models.load(self.out / f"{start}.npz")[0])
         return model
@@ -156,7 +160,7 @@ class Study:
             checkpoint.unlink(missing_ok=True)  # the last run may have ended just before this
             return
         data, s = self.data, self.settings
-        model = self._untrained(variant, options)
+        model, share = self._untrained(variant, options), options.get("distillation", self.settings["distillation"])
 
         def validate(model):
             found = train.evaluate(model, *data.validation, prepare=data.evaluation_batch)
@@ -164,8 +168,8 @@ class Study:
 
         history = train.fit(
             model, *data.train, epochs=s["epochs"], batch=s["batch"], lr=s["lr"], seed=s["seed"],
-            weight_decay=WEIGHT_DECAY.get(variant, 0.0), smoothing=s["smoothing"], distillation=s["distillation"],
-            teacher=self._teacher(variant), prepare=data.training_batch,
+            schedule=s["schedule"], weight_decay=WEIGHT_DECAY.get(variant, 0.0), smoothing=s["smoothing"],
+            distillation=share, teacher=self._teacher(variant, share), prepare=data.training_batch,
             validate=validate if len(data.validation[1]) else None, checkpoint=checkpoint, progress=self.progress,
         )  # fmt: skip
         labels = {"classes": data.classes, "preprocessing": data.preprocessing}
@@ -183,10 +187,11 @@ class Study:
 
     def _keeps(self, name):
         """Whether a network's latent weights stay; fbin's are measured, fprec's teach, others may begin with some."""
-        return self.settings["latent"] or name in ("fbin", "fprec", self.settings["start"])
+        starts = {options.get("start") for options in self.settings["hybrids"].values()}
+        return self.settings["latent"] or name in {"fbin", "fprec", self.settings["start"], *starts}
 
-    def _teacher(self, variant):
-        if variant == "fprec" or not self.settings["distillation"]:
+    def _teacher(self, variant, share):
+        if variant == "fprec" or not share:
             return None
         return models.load(self.out / "fprec.npz")[0]
 
@@ -216,13 +221,20 @@ class Study:
             self._save()
         return [row["layer"] for row in self.report["metric"] if row["kept_real"]]
 
-    def run(self, finish: Callable[[dict[str, Any]], Any] | None = None) -> dict[str, Any]:
-        """Do all that is not yet done, and return the report."""
+    @contextmanager
+    def opened(self) -> Iterator[None]:
+        """Keep the folder for this process during the block, and take up what was done there before."""
         self.out.mkdir(parents=True, exist_ok=True)
         with files.alone(self.out):
             self._resume()
             if not self.finished:
                 self._save()  # a folder that cannot be written shows now, not after the first network
+            yield
+
+    def run(self, finish: Callable[[dict[str, Any]], Any] | None = None) -> dict[str, Any]:
+        """Do all that is not yet done, and return the report."""
+        with self.opened():
+            if not self.finished:
                 self._train_all()
                 files.write_json(self.out / "report.json", self.report)
                 self.finished = True
@@ -242,12 +254,26 @@ class Study:
             self.train(name, "hybrid", **options)
 
 
+def _without_recipe(options):
+    return {key: value for key, value in options.items() if key not in RECIPE_OPTIONS}
+
+
+def settings_of(data: Any, **settings: Any) -> dict[str, Any]:
+    """Return what a study's networks follow from: the settings as given, and what the data are."""
+    about = {
+        "preprocessing": data.preprocessing, "augmentation": files.plain(getattr(data, "augmentation", None)),
+        "drawings": [len(part[1]) for part in (data.train, data.validation, data.test)],
+        "checksum": zlib.crc32(np.ascontiguousarray(data.train[0]).data),
+    }  # fmt: skip
+    return {**settings, **about}
+
+
 def run(
     data: Any, out: files.PathLike, *, model: str | Sequence[models.Item] = "small", epochs: int = 16,
     batch: int = 64, seed: int = 0, variants: Sequence[str] = models.VARIANTS, ratio: float = RATIO,
     clusters: int = CLUSTERS, gamma: float | None = None, form: str = "mse", lr: float = LEARNING_RATE,
     last_layer: str = "real", width: float = 1, rule: str = "paper", estimator: str = "ste", smoothing: float = 0.0,
-    distillation: float = 0.0, start: str | None = None,
+    distillation: float = 0.0, start: str | None = None, schedule: str = "cosine",
     hybrids: dict[str, Any] | None = None, ten_crops: bool = False, latent: bool = True, command: str = "",
     progress: bool = True, finish: Callable[[dict[str, Any]], Any] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
@@ -261,7 +287,7 @@ def run(
         has one, is noted in the report
     out : path of a folder
     model : a network of chapter 5 by its name, or a definition
-    epochs, batch, seed, lr, smoothing, last_layer, width, rule, estimator : see `train.fit` and `models.build`
+    epochs, batch, seed, lr, schedule, smoothing, last_layer, width, rule, estimator : see `train.fit` and `models.build`
     variants : the ones to train; a hybrid needs fbin, which is added
     ratio, clusters, gamma, form : see `hybrid.partition`, `hybrid.metric` and `hybrid.binarization_error`
     distillation : float
@@ -270,7 +296,7 @@ def run(
         Networks with binary inputs (fbin, hybrids) begin with the trained weights of this variant, see
         `models.start_from`; None begins with random ones. Two stages, weights first, as in Zhuang et al. 2018.
     hybrids : dict {name: {"keep_real": layers, "last_layer": "real" or "binary"}}
-        Further hybrids, with layers named instead of chosen.
+        Further hybrids, with layers named instead of chosen; with "start" and "distillation" of their own where wanted.
     ten_crops : bool
         Judge with ten crops, too.
     latent : bool
@@ -297,16 +323,13 @@ def run(
     if gamma is not None:
         real_number("gamma", gamma)
     one_of("form", form, hybrid.FORMS)
-    settings = {
-        "model": model, "epochs": epochs, "batch": batch, "seed": seed,
-        "variants": [v for v in models.VARIANTS if v in variants], "ratio": ratio, "clusters": clusters, "gamma": gamma,
-        "form": form, "lr": lr, "last_layer": last_layer, "width": width, "rule": rule, "estimator": estimator,
-        "smoothing": smoothing, "distillation": distillation, "start": start, "hybrids": files.plain(hybrids or {}),
-        "ten_crops": ten_crops, "latent": latent, "preprocessing": data.preprocessing,
-        "augmentation": files.plain(getattr(data, "augmentation", None)),
-        "drawings": [len(part[1]) for part in (data.train, data.validation, data.test)],
-        "checksum": zlib.crc32(np.ascontiguousarray(data.train[0]).data),
-    }  # fmt: skip
+    one_of("schedule", schedule, tuple(train.SCHEDULES))
+    settings = settings_of(
+        data, model=model, epochs=epochs, batch=batch, seed=seed, variants=[v for v in models.VARIANTS if v in variants],
+        ratio=ratio, clusters=clusters, gamma=gamma, form=form, lr=lr, last_layer=last_layer, width=width, rule=rule,
+        estimator=estimator, smoothing=smoothing, distillation=distillation, start=start, schedule=schedule,
+        hybrids=files.plain(hybrids or {}), ten_crops=ten_crops, latent=latent,
+    )  # fmt: skip
     study = Study(data, out, settings, command, progress)
     hybrid.partition([1.0, 2.0], ratio, clusters)  # refuse bad values now, not after an hour of training
     for variant in settings["variants"]:
@@ -316,12 +339,14 @@ def run(
             raise ValueError(
                 f"hybrids: {name!r} names files; expected small letters, digits and -, no -packed at the end"
             )
-        study.build("hybrid", **options, init=False)
+        study.build("hybrid", **_without_recipe(options), init=False)
     if "hybrid" in variants and len(data.validation[1]) == 0:
         raise ValueError("variants: hybrid chooses its layers on validation drawings, and the data has none")
-    if start is not None and one_of("start", start, START) not in variants:
-        raise ValueError(f"start: needs {start} among the variants, the others begin with its weights")
-    if distillation and "fprec" not in variants:
+    for begins in (start, *(options.get("start") for options in settings["hybrids"].values())):
+        if begins is not None and one_of("start", begins, START) not in variants:
+            raise ValueError(f"start: needs {begins} among the variants, the others begin with its weights")
+    shares = [distillation, *(options.get("distillation", 0) for options in settings["hybrids"].values())]
+    if any(shares) and "fprec" not in variants:
         raise ValueError("distillation: needs fprec among the variants, it is the teacher")
     return study.run(finish)
 
