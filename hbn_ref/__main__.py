@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from . import cost, deploy, engine, files, hybrid, models, presets, study, train
 
@@ -43,15 +44,23 @@ def _preset(args):
     from . import plots
 
     given = [name for name, value in vars(args).items() if value != args.defaults.get(name)]
-    other = sorted(set(given) - {"preset", "data", "out", "threads", "epochs", "argv", "name", "run", "defaults"})
+    known = {"preset", "data", "photos", "out", "threads", "epochs", "argv", "name", "run", "defaults"}
+    other = sorted(set(given) - known)
     if other:
         raise ValueError(f"--preset: has its own settings, and goes without --{other[0].replace('_', '-')}")
     preset = presets.PRESETS[args.preset]
+    if args.photos and not preset.photos:
+        raise ValueError(f"--photos: {args.preset} takes none")
 
     def load(**options):
         return data_tools.load(args.data, **options)
 
-    changed = {} if args.epochs is None else {"epochs": args.epochs}
+    def load_photos(**options):
+        return data_tools.load(args.photos, **options)
+
+    changed: dict[str, Any] = {} if args.epochs is None else {"epochs": args.epochs}
+    if args.photos:
+        changed["photos"] = load_photos
     args.out.mkdir(parents=True, exist_ok=True)
     with files.alone(args.out):
         found = preset.run(load, args.out, command=shlex.join(["python", "-m", "hbn_ref", *args.argv]), **changed)
@@ -66,6 +75,8 @@ def _study(args):
     if args.preset:
         _preset(args)
         return
+    if args.photos:
+        raise ValueError("--photos: goes with --preset claims; one set of images is --data")
     data = _load_data(args)
     options = "model epochs batch seed ratio clusters gamma form lr last_layer width estimator".split()
     chosen = {name: getattr(args, name) for name in options if name != "epochs" or args.epochs is not None}
@@ -252,6 +263,7 @@ def _add_study(commands):
         choices=tuple(presets.PRESETS),
         help="a published study, with settings of its own (but for --epochs)",
     )
+    p.add_argument("--photos", help="an archive or a folder of photos, for --preset claims")
     p.set_defaults(run=_study)
     p.set_defaults(defaults={action.dest: action.default for action in p._actions})
 

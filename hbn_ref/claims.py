@@ -8,12 +8,10 @@ The summary, ``claims.json``, is written after each network, and is all that a l
 there is not trained again.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from . import cost, files, hybrid, models, study, train
 
@@ -125,7 +123,9 @@ class Claims:
                 data, self.out / f"{name}-tuning" / f"try{len(rows)}", model=one.model, width=one.width, epochs=epochs,
                 variants=("fprec", "fbin"), latent=False, progress=self.progress, command=self.command, **settings,
             )  # fmt: skip
-            judged = {v: {key: report["variants"][v][key] for key in ("top1", "loss", "count")} for v in ("fprec", "fbin")}
+            judged = {
+                v: {key: report["variants"][v][key] for key in ("top1", "loss", "count")} for v in ("fprec", "fbin")
+            }
             rows.append({**settings, "epochs": epochs, **judged})
             self.save()
         best = min(rows, key=lambda row: row["fprec"]["loss"] + row["fbin"]["loss"])
@@ -141,7 +141,7 @@ class Claims:
                 self._train(name, seed, missing, self.tune(one.tuned_as or name))
         return self.found
 
-    def _order(self, seeds) -> Iterator[tuple[int, str]]:
+    def _order(self, seeds):
         usable = {n: one for n, one in self.experiments.items() if self.photos is not None or not one.photos}
         every = sorted({seed for one in usable.values() for seed in one.seeds}) if seeds is None else seeds
         late = [name for name in usable if name.partition("-")[2]]  # the curve comes after all else
@@ -215,7 +215,11 @@ def load_summary(path: files.PathLike) -> dict[str, Any]:
     """Read a summary; FileError where it is none."""
     found = files.read_json(path)
     parts = ("tuning", "networks", "errors", "kept")
-    if not isinstance(found, dict) or found.get("format") != FORMAT or not all(isinstance(found.get(p), dict) for p in parts):
+    if (
+        not isinstance(found, dict)
+        or found.get("format") != FORMAT
+        or not all(isinstance(found.get(p), dict) for p in parts)
+    ):
         raise files.FileError(f"{path}: expected a summary of claims")
     return found
 

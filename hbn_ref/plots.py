@@ -11,7 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
-from . import files, presets
+from . import abstract, files, presets
+from . import claims as experiments
 
 # Okabe and Ito's palette; a variant has one colour and one marker everywhere
 COLOURS = {"fprec": "#0072B2", "wbin": "#56B4E9", "fbin": "#D55E00", "hybrid": "#009E73"}
@@ -164,3 +165,60 @@ def choice(result: dict[str, Any]) -> Figure:
         f"Which inputs to keep real: all {len(tops)} choices, {len(result['classes'])} classes, {seeds} seeds"
     )
     return figure
+
+
+CLAIM_TITLES = {
+    "sketchanet": "Sketch-A-Net, sketches",
+    "resnet18": "ResNet-18, sketches",
+    "squeezenet": "SqueezeNet, sketches",
+    "photos": "ResNet-18, photos",
+}
+
+
+def claims(found: dict[str, Any]) -> Figure:
+    """Draw `claims.run`: a panel per experiment, each network's top-1; last, the gap that Hybrid-1 closes by epochs.
+
+    A large mark is the mean over seeds, a small one a seed. Lines join FPrec's level and FBin's across the panel.
+    """
+    shown = [name for name in CLAIM_TITLES if found["networks"].get(name)]
+    curve = [(name, abstract.closed_share(found, name)) for name in experiments.CURVE if name in found["networks"]]
+    points = [(_epochs(found, name), 100 * share) for name, share in curve if share is not None]
+    panels = len(shown) + bool(points)
+    figure = new_figure(12, 4 * max(1, -(-panels // 3)))
+    axes = list(figure.subplots(max(1, -(-panels // 3)), 3, squeeze=False).flat)
+    for axis, name in zip(axes, shown):
+        _claim_panel(axis, name, found["networks"][name])
+    if points:
+        axis = axes[len(shown)]
+        axis.plot(*zip(*points), "o-", color=COLOURS["hybrid"])
+        axis.set_xscale("log")
+        axis.set_xticks([epochs for epochs, _ in points], [str(epochs) for epochs, _ in points])
+        axis.minorticks_off()
+        axis.axhline(100, color="#808080", lw=1, ls=":")
+        axis.set_ylim(0, max(110, *(1.1 * share for _, share in points)))
+        axis.set(title="Sketch-A-Net: is it a matter of time?", xlabel="epochs", ylabel="gap closed by Hybrid-1 (%)")
+        axis.spines[["top", "right"]].set_visible(False)
+    for axis in axes[panels:]:
+        axis.set_visible(False)
+    figure.suptitle("From scratch: each network's accuracy (large: mean of the seeds, small: each)")
+    return figure
+
+
+def _epochs(found, name):
+    return next(iter(next(iter(found["networks"][name].values())).values()))["epochs"]
+
+
+def _claim_panel(axis, name, networks):
+    order = sorted(networks, key=lambda n: next(iter(networks[n].values()))["equivalent_ops"])
+    for place, network in enumerate(order):
+        tops = [run["top1"] for run in networks[network].values()]
+        kind = network.partition("-")[0].rstrip("0123456789")
+        colour, marker = COLOURS.get(kind, COLOURS["hybrid"]), MARKERS.get(kind, MARKERS["hybrid"])
+        beside = place + 0.12 * (np.arange(len(tops)) - (len(tops) - 1) / 2)
+        axis.plot(beside, tops, marker, color=colour, markersize=4, alpha=0.6)
+        axis.plot(place, np.mean(tops), marker, color=colour, markersize=11)
+        if network in ("fprec", "fbin"):
+            axis.axhline(float(np.mean(tops)), color=colour, lw=1, ls=":")
+    axis.set_xticks(range(len(order)), [NAMES.get(n, n) for n in order], rotation=50, ha="right", fontsize=8)
+    axis.set(title=CLAIM_TITLES[name], ylabel="top-1, test images (%)")
+    axis.spines[["top", "right"]].set_visible(False)

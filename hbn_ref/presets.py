@@ -4,6 +4,7 @@
 evidence    seven networks, three seeds: does a hybrid keep the accuracy of full precision?
 choice      every choice of layers to keep real, ten classes, three seeds: does the metric choose well?
 ablation    the recipe with one thing changed at a time: what is it that helps?
+claims      the paper's own networks, from scratch: its abstract, claim by claim (`claims`, `abstract`)
 ==========  ============================================================================================
 
 A preset takes ``load``, a function (classes, seed) that returns data as `study.run` takes it, of a kind that knows
@@ -20,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from . import cost, files, hybrid, models, study
+from . import abstract, claims, cost, files, hybrid, models, study
 from .checks import whole_number
 
 SEEDS = (0, 1, 2)
@@ -82,12 +83,7 @@ def compare(found: dict[str, Any], name: str, other: str) -> tuple[float, float 
     error : float
         Standard error of it, from the spread over drawings of the mean (over seeds) difference of their hits.
     """
-    rows = []
-    for seed, entry in found[name].items():
-        ours, theirs = (study.unpack_hits(e) for e in (entry, found[other][seed]))
-        rows.append(100.0 * (ours.astype(int) - theirs))
-    each = np.mean(rows, axis=0)  # one difference a drawing
-    return float(each.mean()), study.standard_error(each)
+    return study.paired(found[name], found[other])
 
 
 def evidence_table(found: dict[str, Any]) -> str:
@@ -325,12 +321,14 @@ class Preset:
     run: Callable[..., dict[str, Any]]
     table: Callable[[dict[str, Any]], str]
     keys: frozenset[str]
+    photos: bool = False  # whether it takes a second set of images
 
 
 PRESETS = {
     "evidence": Preset(evidence, evidence_table, frozenset({"fprec", "fbin"})),
     "choice": Preset(choice, choice_table, frozenset({"choices", "ops", "layers", "kept"})),
     "ablation": Preset(ablation, ablation_table, frozenset({"runs", "epochs"})),
+    "claims": Preset(claims.run, abstract.table, frozenset({"tuning", "networks", "errors", "kept"}), photos=True),
 }
 
 

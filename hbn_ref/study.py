@@ -287,7 +287,8 @@ def run(
         has one, is noted in the report
     out : path of a folder
     model : a network of chapter 5 by its name, or a definition
-    epochs, batch, seed, lr, schedule, smoothing, last_layer, width, rule, estimator : see `train.fit` and `models.build`
+    epochs, batch, seed, lr, schedule, smoothing : see `train.fit`
+    last_layer, width, rule, estimator : see `models.build`
     variants : the ones to train; a hybrid needs fbin, which is added
     ratio, clusters, gamma, form : see `hybrid.partition`, `hybrid.metric` and `hybrid.binarization_error`
     distillation : float
@@ -324,10 +325,11 @@ def run(
         real_number("gamma", gamma)
     one_of("form", form, hybrid.FORMS)
     one_of("schedule", schedule, tuple(train.SCHEDULES))
+    wanted = [v for v in models.VARIANTS if v in variants]
     settings = settings_of(
-        data, model=model, epochs=epochs, batch=batch, seed=seed, variants=[v for v in models.VARIANTS if v in variants],
-        ratio=ratio, clusters=clusters, gamma=gamma, form=form, lr=lr, last_layer=last_layer, width=width, rule=rule,
-        estimator=estimator, smoothing=smoothing, distillation=distillation, start=start, schedule=schedule,
+        data, model=model, epochs=epochs, batch=batch, seed=seed, variants=wanted, ratio=ratio, clusters=clusters,
+        gamma=gamma, form=form, lr=lr, last_layer=last_layer, width=width, rule=rule, estimator=estimator,
+        smoothing=smoothing, distillation=distillation, start=start, schedule=schedule,
         hybrids=files.plain(hybrids or {}), ten_crops=ten_crops, latent=latent,
     )  # fmt: skip
     study = Study(data, out, settings, command, progress)
@@ -425,6 +427,27 @@ def _but_for_the_seed(report):
 def standard_error(values: np.ndarray) -> float | None:
     """Return the standard error of the mean of an array, or None for a single value."""
     return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else None
+
+
+def paired(ours: dict[str, Any], theirs: dict[str, Any]) -> tuple[float, float | None]:
+    """Top-1 of one network minus that of another, over the seeds that both have and the same test drawings.
+
+    Parameters
+    ----------
+    ours, theirs : dict {seed: entry with hits and count}
+
+    Returns
+    -------
+    difference : float, in points
+    error : float
+        Standard error of it, from the spread over drawings of the mean (over seeds) difference of their hits.
+    """
+    rows = [
+        100.0 * (unpack_hits(entry).astype(int) - unpack_hits(theirs[seed]))
+        for seed, entry in ours.items() if seed in theirs
+    ]  # fmt: skip
+    each = np.mean(rows, axis=0)  # one difference per drawing
+    return float(each.mean()), standard_error(each)
 
 
 def with_error(value: float, error: float | None) -> str:
