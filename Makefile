@@ -4,6 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO ?=
 BENCH ?=
+ALL ?=
 COVER ?=
 PYTEST := $(BIN)/python $(if $(COVER),-m coverage run) -m pytest
 KERNEL_TESTS := tests/test_simd.py tests/test_engine.py tests/test_bits.py tests/test_conv.py tests/test_exactness.py
@@ -14,7 +15,7 @@ OLDEST := numpy==2.0.0 numba==0.60.0 pillow==10.1 matplotlib==3.8.4 hypothesis==
 # PyTorch's own index has the build without CUDA, a tenth of the size
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
-.PHONY: demo test test-nojit test-cpus test-oldest test-newest test-all notebooks covered bench bench-peers lint types \
+.PHONY: demo test test-nojit test-cpus test-arm64 test-oldest test-newest test-all notebooks covered bench bench-peers lint types \
 	clean clean-runs
 
 $(VENV)/.done: requirements.txt
@@ -32,6 +33,9 @@ test-nojit: $(VENV)/.done  ## the same tests on small shapes, kernels as plain P
 test-cpus: $(VENV)/.done  ## the kernels' tests, compiled as for other x86 processors: AVX2, and no vectors at all
 	NUMBA_CPU_NAME=haswell NUMBA_CPU_FEATURES=+avx2,+fma,+popcnt $(BIN)/python -m pytest $(KERNEL_TESTS)
 	NUMBA_CPU_NAME=generic $(BIN)/python -m pytest $(KERNEL_TESTS)
+
+test-arm64: $(VENV)/.done  ## the kernels' tests, packed files and a study on emulated ARM; Debian, as root
+	$(BIN)/python tests/arm64.py $(if $(ALL),--all)
 
 .venv-oldest/.done: requirements.txt Makefile
 	$(PYTHON_OLDEST) -m venv .venv-oldest
