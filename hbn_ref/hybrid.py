@@ -10,14 +10,18 @@ Train the fully binary network. For each layer l whose input is binarized:
 5. give the layers taken real inputs (weights stay binary), and train that hybrid from scratch (`convert`).
 
 The form of the score and of the partition are recalled from the paper (Prabhu et al. 2018, section 3), not quoted.
+
+Beside the paper's metric stand rules that ask the loss itself: `loss_sensitivity`, `greedy_order`; `within` turns any
+order of preference into a choice that fits a budget.
 """
 
-from collections.abc import Iterable, Sequence
+import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from . import layers, models
+from . import cost, layers, models, train
 from .checks import one_of, real_number, whole_number
 
 FORMS = ("mse", "rmse", "normalised", "one_minus_square")
@@ -107,12 +111,17 @@ def _columns(errors: ArrayLike, macs: ArrayLike) -> tuple[np.ndarray, np.ndarray
 
 
 def balanced_gamma(errors: ArrayLike, macs: ArrayLike) -> float:
-    """Return the gamma at which the two terms of the score have equal means over the layers.
+    """Return the gamma at which the two terms of the score have equal geometric means over the layers.
 
-    Shares of the operations span three orders of magnitude: gamma = 1 would choose by cost alone.
+        gamma = (prod_l E_l NF_l)^(1/L)
+
+    Shares of the operations span three orders of magnitude: gamma = 1 would choose by cost alone, and an arithmetic
+    mean of 1/NF is that of the cheapest layer, so that beside it no other layer's cost would count. Layers without an
+    error are left out of the means.
     """
     errors, share = _columns(errors, macs)
-    return float(errors.mean() / (1 / share).mean())
+    some = errors > 0
+    return float(np.exp(np.log(errors[some]).mean() + np.log(share[some]).mean())) if some.any() else 0.0
 
 
 def metric(errors: ArrayLike, macs: ArrayLike, gamma: float | None = None) -> np.ndarray:
@@ -225,3 +234,175 @@ def convert(model: layers.Sequential, keep_real: Sequence[str | int]) -> layers.
     hybrid = models.build(definition, **spec)
     hybrid.name = hybrid.spec["name"] = name
     return hybrid
+
+
+# ------------------------------------------------------------------------- other rules: what the loss says
+
+
+def _sequentials(layer: layers.Layer) -> Iterator[layers.Sequential]:
+    """Every list of layers in a network: in each of them one layer can stand in the place of another."""
+    parts: Sequence[layers.Layer] = ()
+    if isinstance(layer, layers.Sequential):
+        yield layer
+        parts = layer.layers
+    elif isinstance(layer, layers.Residual):
+        parts = layer.body, layer.shortcut
+    elif isinstance(layer, layers.Concat):
+        parts = layer.branches
+    for part in parts:
+        yield from _sequentials(part)
+
+
+def _without_sign(layer, size):
+    """A fully binary layer without its sign; its inputs divided by ``size``, for which the weights take the factor."""
+    w = layer.params["w"]
+    w = w if layer.scale else np.where(w >= 0, 1, -1).astype(w.dtype)  # whose alpha is 1
+    return layers.BinaryWeightConv(
+        layer.name, w / w.dtype.type(size), stride=layer.stride, padding=layer.padding, rule=layer.rule
+    )
+
+
+def _with_sign(layer, spec):
+    """A layer with real inputs, made fully binary: centred, then signs."""
+    options = {key: spec[key] for key in ("rule", "estimator", "pad_value", "scale")}
+    w = layer.params["w"]
+    centre = layers.BatchNorm(f"{layer.name}.centre", w.shape[2], w.dtype)
+    signs = layers.XnorConv(layer.name, w, stride=layer.stride, padding=layer.padding, **options)
+    return layers.Sequential([centre, signs])
+
+
+class _Probe:
+    """A trained WBin or FBin network and labelled images: what does the other kind of inputs do to its loss?"""
+
+    def __init__(self, model, images, labels, prepare, batch):
+        self.model, self.names = model, models.binarizable(models.spec_of(model)["definition"])
+        kinds = {type(layer) for layer in model.walk() if layer.name in self.names}
+        if kinds not in ({layers.XnorConv}, {layers.BinaryWeightConv}):
+            raise ValueError(
+                "model: expected a trained WBin or FBin network, its binary layers with one kind of inputs"
+            )
+        self.binary = kinds == {layers.XnorConv}
+        order = np.random.default_rng(0).permutation(len(labels))  # `train.recalibrate_batchnorm` wants mixed batches
+        self.images, self.labels = np.asarray(images)[order], np.asarray(labels)[order]
+        self.options = {"prepare": prepare, "batch": batch}
+        self.sums = {name: np.zeros(2) for name in self.names}
+
+        def look(layer, x):
+            self.sums[layer.name] += np.abs(x).sum(dtype=np.float64), x.size
+
+        network = self.network(())
+        with layers.watching(network, look, layers.XnorConv):
+            self.unchanged = self.judge(network)
+
+    def network(self, names):
+        """A copy with the other kind of inputs in the layers ``names``, and BatchNorm's statistics measured anew."""
+        network = copy.deepcopy(self.model)
+        for part in list(_sequentials(network)):
+            part.layers = [self.changed(layer) if layer.name in names else layer for layer in part.layers]
+        train.recalibrate_batchnorm(network, self.images, **self.options)
+        return network
+
+    def changed(self, layer):
+        total, count = self.sums[layer.name]
+        return _without_sign(layer, total / count or 1) if self.binary else _with_sign(layer, self.model.spec)
+
+    def judge(self, network):
+        return train.evaluate(network, self.images, self.labels, **self.options)["loss"]
+
+    def worth(self, name, changed, before, macs):
+        """How much lower the loss is with real inputs in one layer than with binary ones, for each of its macs."""
+        loss = self.judge(self.network([*changed, name]))
+        return (before - loss if self.binary else loss - before) / macs, loss
+
+
+def _macs(model, per_mac):
+    return {row["layer"]: row["macs"] if per_mac else 1 for row in cost.table(model)["layers"]}
+
+
+def loss_sensitivity(
+    model: layers.Sequential, images: np.ndarray, labels: np.ndarray, *, per_mac: bool = False,
+    prepare: Callable[[np.ndarray], np.ndarray] | None = None, batch: int = 64,
+) -> dict[str, float]:  # fmt: skip
+    """What real inputs in each layer are worth, in the loss of a trained network, one layer changed at a time.
+
+        S_l = L(inputs of l binary) - L(inputs of l real),  or S_l / MACs_l
+
+    From a trained WBin network that is the rise when layer l is binarized, from a trained FBin network the fall when
+    it is not. No weight is trained. The two blocks have another order, so what stands for what matters:
+
+    * WBin, conv -> BatchNorm -> ReLU, becomes BatchNorm' -> sign -> conv -> BatchNorm -> ReLU. BatchNorm' is new
+      (gamma 1, beta 0): behind a ReLU alone every sign would be +1. The trained one stays behind the convolution, so
+      what leaves the layer keeps its mean and its spread, channel by channel, and the threshold of its ReLU.
+    * FBin, BatchNorm -> sign -> conv -> ReLU, loses its sign, and its inputs are divided by mean |x|: sign(x) is the
+      best +-1 in the place of x / mean |x| (Rastegari et al. 2016, section 3.2), so what follows finds the same scale.
+    * BatchNorm's statistics are measured on ``images`` again for every network compared, the unchanged one, too. So
+      inputs that are +-1 already (FBin), or take two values equally far apart in all channels (WBin), are worth 0.
+
+    The yardstick of mixed precision, as in HAWQ (Dong et al. 2019) and ZeroQ (Cai et al. 2020); measured here.
+
+    Parameters
+    ----------
+    model : a trained WBin or FBin network, made by `models.build`; it is left as it is
+    images, labels : arrays (N, ...), int (N,); of the validation. They are shuffled, always in the same way.
+    per_mac : bool
+        Divide by the layer's multiply-accumulates.
+    prepare, batch : see `train.evaluate`
+
+    Returns
+    -------
+    dict {layer: float}; the higher, the more worth keeping real
+    """
+    probe, macs = _Probe(model, images, labels, prepare, batch), _macs(model, per_mac)
+    return {name: probe.worth(name, (), probe.unchanged, macs[name])[0] for name in probe.names}
+
+
+def greedy_order(
+    model: layers.Sequential, images: np.ndarray, labels: np.ndarray, *, per_mac: bool = False,
+    prepare: Callable[[np.ndarray], np.ndarray] | None = None, batch: int = 64,
+) -> list[str]:  # fmt: skip
+    """`loss_sensitivity` layer after layer: the order in which to keep layers real, the first is worth most.
+
+    From WBin the layer whose binarization raises the loss least (for each MAC, if wanted) is binarized, then, with it
+    binary, the next; the one that is left at last comes first. From FBin the layer with the largest fall gets real
+    inputs, then the next. L (L + 1) / 2 losses are measured in the place of L. Parameters as `loss_sensitivity`.
+
+    Returns
+    -------
+    list of names; `within` makes a choice of it
+    """
+    probe, macs = _Probe(model, images, labels, prepare, batch), _macs(model, per_mac)
+    changed: list[str] = []
+    before = probe.unchanged
+    while len(changed) < len(probe.names):
+        left = [name for name in probe.names if name not in changed]
+        found = {name: probe.worth(name, changed, before, macs[name]) for name in left}
+        taken = (max if probe.binary else min)(left, key=lambda name: found[name][0])
+        changed.append(taken)
+        before = found[taken][1]
+    return changed if probe.binary else changed[::-1]
+
+
+def within(
+    order: Sequence[str], macs: Mapping[str, float], *, count: int | None = None, operations: float | None = None
+) -> list[str]:
+    """Go down an order of preference and keep every layer that still fits the budget.
+
+    Parameters
+    ----------
+    order : names, the most wanted first
+    macs : {name: MACs}
+    count : int or None
+        How many layers may be real.
+    operations : float or None
+        How many MACs may be real. A layer that does not fit is passed over, those behind it may still fit.
+
+    Returns
+    -------
+    list of names, in the order of ``macs``
+    """
+    kept: list[str] = []
+    for name in order:
+        fits = operations is None or sum(macs[other] for other in (*kept, name)) <= operations
+        if fits and (count is None or len(kept) < count):
+            kept.append(name)
+    return [name for name in macs if name in kept]
