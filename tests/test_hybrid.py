@@ -1,7 +1,7 @@
 """Chapter 8, hybrid: error forms, score, k-means on a line, partition, conversion.
 
 Sections, in the order in which a bug is best looked for: errors, errors in a network, score, k-means, partition,
-conversion.
+conversion, what the loss says, budgets.
 """
 
 import itertools
@@ -12,8 +12,8 @@ from conftest import JIT, random_arrays
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hbn_ref import hybrid, layers, models, reference, train
-from hbn_ref.models import average, classifier, conv, max_pool
+from hbn_ref import cost, hybrid, layers, models, reference, study, train
+from hbn_ref.models import average, classifier, concat, conv, max_pool, residual
 
 # Published scores (PAPER.md, section 3) and the number of the first one's layer.
 SKETCHANET = [7.192, 14.398, 13.058, 15.476, 19.616, 41.402]
@@ -125,11 +125,29 @@ def test_metric_agrees_with_its_formula():
     assert np.array_equal(hybrid.metric(errors, [1000 * m for m in macs], 0.02), hybrid.metric(errors, macs, 0.02))
 
 
-def test_balanced_gamma_gives_both_terms_equal_means():
+def test_balanced_gamma_gives_both_terms_equal_geometric_means():
     errors, macs = [0.5, 0.4, 0.9], [3_000_000, 600, 90_000]
     gamma = hybrid.balanced_gamma(errors, macs)
-    assert np.mean(errors) == pytest.approx(np.mean([gamma * sum(macs) / m for m in macs]))
+    assert np.prod(errors) == pytest.approx(np.prod([gamma * sum(macs) / m for m in macs]))
     assert np.array_equal(hybrid.metric(errors, macs), hybrid.metric(errors, macs, gamma))
+
+
+def test_balanced_gamma_leaves_out_layers_without_an_error():
+    assert hybrid.balanced_gamma([0.0, 0.5], [1, 3]) == pytest.approx(0.5 * 3 / 4)
+    assert hybrid.balanced_gamma([0.0, 0.0], [1, 3]) == 0
+
+
+# Errors of the authors' logs (PAPER.md, section 3), and the MACs of Sketch-A-Net's conv2 to conv7.
+LOGGED = np.array([0.608, 0.620, 0.782, 0.791, 0.684, 0.943])
+
+
+@pytest.mark.parametrize("errors", [LOGGED, LOGGED**2], ids=["rmse", "mse"])
+@pytest.mark.parametrize("ratio, kept", [(1 / 7, ["conv7"]), (2 / 7, ["conv6", "conv7"])])
+def test_the_balance_makes_the_authors_choice_of_their_own_errors(errors, ratio, kept):
+    model = models.build("sketchanet", "fbin", num_classes=250, in_channels=1, input_size=225, init=False)
+    rows = [row for row in cost.table(model)["layers"] if row["inputs"] == "binary"]
+    scores = hybrid.metric(errors, [row["macs"] for row in rows])
+    assert [rows[i]["layer"] for i in hybrid.partition(scores, ratio, study.CLUSTERS, total=7)] == kept
 
 
 BAD_METRICS = [
@@ -323,3 +341,164 @@ def test_the_whole_chapter_in_a_row():
     expected = reference.conv2d_forward(x, made.state()["conv1.w"], padding=1)
     assert np.allclose(made.layers[0].forward(x), expected, atol=1e-5)
     assert np.isfinite(made.forward(x)).all()
+
+
+# ------------------------------------------------------------------------------------- what the loss says
+
+COUNT = 12
+IMAGES = random_arrays(5, (COUNT, 8, 8, 2), dtype=np.float32)
+LABELS = np.arange(COUNT) % 3
+ALL = {"batch": COUNT}  # one batch: BatchNorm's statistics on the way are those of all images
+
+
+def by_hand(model, changed, x, labels):
+    """Loss of a network without branches, step by step, with the other kind of inputs in the layer ``changed``."""
+    measured = {}
+
+    def normalise(name, value, gamma=1.0, beta=0.0):
+        if name not in measured:
+            measured[name] = value.mean((0, 1, 2)), value.var((0, 1, 2)), value.var((0, 1, 2), ddof=1)
+            mean, var, _ = measured[name]
+        else:
+            mean, _, var = measured[name]
+        return gamma * (value - mean) / np.sqrt(var + layers.EPS) + beta
+
+    for _ in range(2):  # the first pass measures, the second computes with what was measured
+        value = x.astype(np.float64)
+        for layer in model.layers:
+            w = layer.params.get("w")
+            if isinstance(layer, layers.BatchNorm):
+                value = normalise(layer.name, value, *(layer.params[key] for key in ("gamma", "beta")))
+            elif w is None:
+                value = layer.forward(value.copy())
+            else:
+                if layer.inputs == "binary":
+                    value = value / np.abs(value).mean() if layer.name == changed else np.where(value >= 0, 1.0, -1.0)
+                elif layer.name == changed:
+                    value = np.where(normalise("new", value) >= 0, 1.0, -1.0)
+                w = w.astype(np.float64)
+                if layer.weights == "binary":
+                    w = np.abs(w).mean((0, 1, 2)) * np.where(w >= 0, 1, -1)
+                value = reference.conv2d_forward(value, w, stride=layer.stride, padding=layer.padding)
+                value = value + layer.params.get("b", 0)
+    return train.softmax_cross_entropy(value, labels)[0]
+
+
+@pytest.mark.parametrize("variant", ["wbin", "fbin"])
+def test_loss_sensitivity_agrees_with_a_slow_twin(variant):
+    model = tiny(variant)
+    for name, layer, key in model.parameters():
+        if key in ("gamma", "beta"):
+            layer.params[key] += 0.3 * random_arrays(len(name), layer.params[key].shape, dtype=np.float32)
+    before = {name: array.copy() for name, array in model.state().items()}
+    found = hybrid.loss_sensitivity(model, IMAGES, LABELS, **ALL)
+    unchanged = by_hand(model, None, IMAGES, LABELS)
+    for name in ("conv2", "conv3"):
+        difference = by_hand(model, name, IMAGES, LABELS) - unchanged
+        assert abs(difference) > 1e-3
+        assert found[name] == pytest.approx(difference if variant == "wbin" else -difference, abs=2e-6)
+    assert list(found) == ["conv2", "conv3"]
+    assert all(np.array_equal(before[name], array) for name, array in model.state().items())
+
+
+def lossless(variant):
+    """A network whose conv2 sees two values in each channel, half of each, and their images."""
+    definition = [conv("conv1", 2, 1), conv("conv2", 6, 1), conv("conv3", 5, 1), average(), classifier()]
+    model = models.build(definition, variant, num_classes=3, in_channels=2, input_size=8)
+    state = model.state()
+    state["conv1.w"][...] = np.eye(2)
+    state["conv1.bn.beta"][...] = 1  # so that the ReLU leaves 0 and 2
+    half = np.repeat([1, -1], COUNT * 32)
+    rng = np.random.default_rng(3)
+    x = np.stack([rng.permutation(half), rng.permutation(half)], axis=-1).reshape(COUNT, 8, 8, 2)
+    return model, x.astype(np.float32)
+
+
+@pytest.mark.parametrize("variant", ["wbin", "fbin"])
+def test_real_inputs_are_worth_nothing_where_a_sign_loses_nothing(variant):
+    model, x = lossless(variant)
+    found = hybrid.loss_sensitivity(model, x, LABELS, **ALL)
+    assert abs(found["conv2"]) < 1e-5 < 1e-4 < abs(found["conv3"])
+
+
+def test_alpha_left_out_is_left_out_of_real_inputs_too():
+    model, x = lossless("fbin")
+    spec = {**model.spec, "scale": False}
+    without = models.from_spec(spec)
+    without.load_state(model.state())
+    found = hybrid.loss_sensitivity(without, x, LABELS, **ALL)
+    assert abs(found["conv2"]) < 1e-6
+
+
+def test_sensitivity_per_mac_is_divided_by_the_macs():
+    model = tiny()
+    plain = hybrid.loss_sensitivity(model, IMAGES, LABELS)
+    macs = {row["layer"]: row["macs"] for row in cost.table(model)["layers"]}
+    for name, value in hybrid.loss_sensitivity(model, IMAGES, LABELS, per_mac=True).items():
+        assert value == plain[name] / macs[name]
+
+
+@pytest.mark.parametrize("variant", ["wbin", "fbin"])
+def test_layers_in_branches_are_found(variant):
+    body = [conv("a", 4, 3, padding=1), conv("b", 4, 1, relu=False)]
+    branches = concat("both", [conv("c", 3, 1)], [conv("d", 2, 3, padding=1)])
+    definition = [conv("first", 4, 3, padding=1), residual("block", body), branches, average(), classifier()]
+    model = models.build(definition, variant, num_classes=3, in_channels=2, input_size=8)
+    found = hybrid.loss_sensitivity(model, IMAGES, LABELS)
+    assert list(found) == ["a", "b", "c", "d"] and all(abs(value) > 1e-6 for value in found.values())
+    assert sorted(hybrid.greedy_order(model, IMAGES, LABELS)) == list(found)
+
+
+def test_sensitivity_needs_one_kind_of_inputs():
+    for model in (tiny("fprec"), tiny("hybrid", keep_real=["conv2"])):
+        for rule in (hybrid.loss_sensitivity, hybrid.greedy_order):
+            with pytest.raises(ValueError, match="^model: expected a trained WBin or FBin"):
+                rule(model, IMAGES, LABELS)
+
+
+THREE = [conv("conv1", 4, 1), *(conv(name, 4, 1) for name in "abc"), average(), classifier()]
+LOSSES = {  # layers with binary inputs: loss. b costs most alone, and little beside a
+    "": 1.0, "a": 1.1, "b": 1.4, "c": 1.3, "ab": 1.45, "ac": 1.9, "bc": 1.6, "abc": 2.0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "variant, macs, order",
+    [
+        ("wbin", (1, 1, 1), "cba"),  # a becomes binary first (0.1), then b (0.35) and not c (0.8)
+        ("fbin", (1, 1, 1), "cba"),  # c becomes real first (0.55), then b (0.35) and not a (0.05)
+        ("wbin", (1, 1, 9), "abc"),  # c first (0.3 / 9), then b (0.3)
+        ("fbin", (1, 1, 9), "abc"),  # a first (0.4), then b (0.3) and not c (0.2 / 9)
+    ],
+)
+def test_greedy_order_by_hand(variant, macs, order, monkeypatch):
+    model = models.build(THREE, variant, num_classes=3, in_channels=2, input_size=8)
+    rows = [{"layer": name, "macs": count} for name, count in zip("abc", macs, strict=True)]
+    monkeypatch.setattr(cost, "table", lambda model: {"layers": rows})
+
+    def network(probe, names):
+        probe.asked = names
+        return model
+
+    def judge(probe, network):
+        return LOSSES["".join(name for name in "abc" if (name in probe.asked) != probe.binary)]
+
+    monkeypatch.setattr(hybrid._Probe, "network", network)
+
+    monkeypatch.setattr(hybrid._Probe, "judge", judge)
+    assert "".join(hybrid.greedy_order(model, IMAGES, LABELS, per_mac=len(set(macs)) > 1)) == order
+
+
+# ----------------------------------------------------------------------------------------------- budgets
+
+
+@pytest.mark.parametrize(
+    "count, operations, kept",
+    [
+        (None, None, "abcd"), (0, None, ""), (1, None, "c"), (2, None, "ac"), (9, None, "abcd"),
+        (None, 10, "cd"), (None, 25, "acd"), (None, 9, "d"), (None, 0, ""), (1, 9, "d"), (2, 25, "ac"),
+    ],
+)  # fmt: skip
+def test_within_a_budget_by_hand(count, operations, kept):
+    macs = {"a": 15, "b": 40, "c": 9.5, "d": 0.5}
+    assert "".join(hybrid.within("cabd", macs, count=count, operations=operations)) == kept
