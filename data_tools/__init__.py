@@ -14,7 +14,7 @@ __all__ = ["DataError", "Dataset", "load", "prepare_files", "prepare_strokes"]
 
 def load(
     source: Path | str | None = "doodles", *, classes: int | Sequence[str] | None = None, size: int = 64,
-    seed: int = 0, progress: bool = True,
+    seed: int = 0, progress: bool = True, test: int | None = None,
 ) -> Dataset:  # fmt: skip
     """Load a data set in three splits.
 
@@ -33,6 +33,8 @@ def load(
         Of the split and of the doodles.
     progress : bool
         Show a bar on stderr when reducing images takes long.
+    test : int, optional
+        Of doodles, the drawings a class to test on (default: 200). Other data has as many as it has.
 
     Returns
     -------
@@ -47,7 +49,10 @@ def load(
     if source is None or str(source) == "doodles":
         from . import doodles
 
-        return doodles.load(size=size, seed=seed, classes=choose_classes(doodles.CLASSES, classes, "doodles"))
+        drawings = {} if test is None else {"test": test}
+        return doodles.load(
+            size=size, seed=seed, classes=choose_classes(doodles.CLASSES, classes, "doodles"), **drawings
+        )
     from . import folder, tuberlin
 
     path = tuberlin.find() if str(source) == "tuberlin" else source

@@ -255,7 +255,9 @@ def _add_study(commands):
     p.add_argument("--variants", default=",".join(models.VARIANTS), help="with commas between (default: %(default)s)")
     p.add_argument("--ratio", type=float, default=study.RATIO, help="share of layers that may stay real (%(default)s)")
     p.add_argument("--clusters", type=int, default=study.CLUSTERS, help="clusters of scores, at first (%(default)s)")
-    p.add_argument("--gamma", type=float, help="weight of 1 / cost in the score (default: equal means of both terms)")
+    p.add_argument(
+        "--gamma", type=float, help="weight of 1 / cost in the score (default: equal geometric means of both terms)"
+    )
     p.add_argument("--form", choices=hybrid.FORMS, default="mse", help="of the binarization error")
     p.add_argument("--out", type=Path, default=Path("runs/study"), help="folder; an interrupted study goes on there")
     p.add_argument(

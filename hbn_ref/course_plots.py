@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 from numpy.typing import ArrayLike
 
-from . import presets
+from . import choices
 from .plots import BINARY, COLOURS, KEPT, MARKERS, NAMES, choice, layer_bars, new_figure, style_of
 
 DASHES = ("-", "--", ":", "-.")
@@ -379,7 +379,7 @@ def kept_maps(panels: dict[str, Any], columns: int, gammas: np.ndarray, names: l
         axis.spines[["top", "right"]].set_visible(False)
     for axis in axes.flat[len(panels) :]:
         axis.set_visible(False)
-    figure.supxlabel("gamma; squares: kept real; dotted: where both terms have equal means", fontsize=10)
+    figure.supxlabel("gamma; squares: kept real; dotted: where both terms have equal geometric means", fontsize=10)
     return figure
 
 
@@ -394,7 +394,9 @@ def cloud(result: dict[str, Any]) -> Figure:
         half = tops.std(ddof=1) / np.sqrt(len(tops))
         axis.vlines(result["ops"][key], tops.mean() - half, tops.mean() + half, color=BINARY, lw=1, zorder=1)
     colours = {line.get_label(): line.get_color() for line in axis.lines}
-    for row in presets.choice_rows(result):
+    for row in choices.choice_rows(result):
+        if row["rule"] not in colours:
+            continue
         low, high = row["top1"] - row["top1_se"], row["top1"] + row["top1_se"]
         axis.vlines(row["ops"], low, high, color=colours[row["rule"]], lw=1.5, zorder=1.5)
     return figure

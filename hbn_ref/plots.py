@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
-from . import abstract, files, presets
+from . import abstract, choices, files
 from . import claims as experiments
 
 # Okabe and Ito's palette; a variant has one colour and one marker everywhere
@@ -19,6 +19,11 @@ COLOURS = {"fprec": "#0072B2", "wbin": "#56B4E9", "fbin": "#D55E00", "hybrid": "
 MARKERS = {"fprec": "s", "wbin": "D", "fbin": "o", "hybrid": "*"}
 NAMES = {"fprec": "FPrec", "wbin": "WBin", "fbin": "FBin", "hybrid": "Hybrid"}
 KEPT, BINARY = "#009E73", "#B0B0B0"
+RULE_STYLES = {  # of the rules in `choice`'s picture; the others stand in the table
+    "metric": ("*", "#009E73"), "cost alone": ("v", "#0072B2"), "error alone": ("^", "#D55E00"),
+    "rise per MAC": ("<", "#E69F00"), "greedy fall": (">", "#56B4E9"), "best of all": ("o", "#000000"),
+    "at random": ("x", "#CC79A7"),
+}  # fmt: skip
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -138,21 +143,20 @@ def evidence(found: dict[str, Any]) -> Figure:
 
 
 def choice(result: dict[str, Any]) -> Figure:
-    """Draw `presets.choice`: every choice of layers, accuracy against operations; what each rule picks, joined up."""
+    """Draw `choices.choice`: every choice of layers, accuracy against operations; what each rule picks, joined up."""
     figure = new_figure(9, 6)
     axis = figure.subplots()
     ops, tops = result["ops"], {key: np.mean(list(found.values())) for key, found in result["choices"].items()}
     axis.plot([ops[key] for key in tops], list(tops.values()), "o", color=BINARY, label="every choice", ls="")
-    rows = presets.choice_rows(result)
-    styles = {"metric": ("*", "#009E73"), "cost alone": ("v", "#0072B2"), "error alone": ("^", "#D55E00"),
-              "best of all": ("o", "#000000"), "at random": ("x", "#CC79A7")}  # fmt: skip
-    for rule, (marker, colour) in styles.items():
+    rows = choices.choice_rows(result)
+    for rule, (marker, colour) in RULE_STYLES.items():
         own = [row for row in rows if row["rule"] == rule]
         empty: dict[str, Any] = {"markerfacecolor": "none"} if marker == "o" else {}
-        axis.plot(
-            [row["ops"] for row in own], [row["top1"] for row in own], marker, color=colour, markersize=11, lw=1,
-            ls=":" if marker != "o" else "", label=rule, **empty,
-        )  # fmt: skip
+        if own:
+            axis.plot(
+                [row["ops"] for row in own], [row["top1"] for row in own], marker, color=colour, markersize=11, lw=1,
+                ls=":" if marker != "o" else "", label=rule, **empty,
+            )  # fmt: skip
     for key in (min(ops, key=ops.get), max(ops, key=ops.get)):
         axis.annotate(
             "no layer" if key == "none" else "all layers", (ops[key], tops[key]), (6, -14), textcoords="offset points"

@@ -2,7 +2,7 @@
 
 ==========  ============================================================================================
 evidence    seven networks, three seeds: does a hybrid keep the accuracy of full precision?
-choice      every choice of layers to keep real, ten classes, three seeds: does the metric choose well?
+choice      every choice of layers to keep real, ten classes: does the metric choose well? (`choices`)
 ablation    the recipe with one thing changed at a time: what is it that helps?
 claims      the paper's own networks, from scratch: its abstract, claim by claim (`claims`, `abstract`)
 ==========  ============================================================================================
@@ -12,7 +12,6 @@ A preset takes ``load``, a function (classes, seed) that returns data as `study.
 studies and a summary of them, and like a study it goes on where it was interrupted.
 """
 
-import itertools
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,14 +20,13 @@ from typing import Any
 
 import numpy as np
 
-from . import abstract, claims, cost, files, hybrid, models, study
+from . import abstract, claims, cost, files, models, study
 from .checks import whole_number
+from .choices import choice, choice_table
+from .choices import choice_rows as choice_rows
+from .choices import choose as choose
+from .recipe import AUGMENTATION, RECIPE, SEEDS
 
-SEEDS = (0, 1, 2)
-RECIPE: dict[str, Any] = {
-    "model": "small", "epochs": 60, "batch": 64, "lr": 0.003, "distillation": 0.5, "start": "wbin",
-}  # fmt: skip
-AUGMENTATION = {"area": (0.6, 1.1), "rotation": 12.0, "elastic": 2.0}
 LONGER = "fprec-twice-as-long"
 HYBRIDS = {
     "hybrid-conv4-conv5-conv6": {"keep_real": ["conv4", "conv5", "conv6"]},
@@ -104,118 +102,6 @@ def evidence_table(found: dict[str, Any]) -> str:
         row["training s"] = round(np.mean([entry["train_seconds"] for entry in runs.values()]))
         rows.append(row)
     return cost.format_table(rows, rows[0]) + "\n\n+-: one standard error, over test drawings"
-
-
-# --------------------------------------------------------------------------------------------------- choice
-
-CHOICE_CLASSES, CHOICE_EPOCHS = 10, 20
-RULES = ("metric", "cost alone", "error alone")
-
-
-def choice(
-    load: Callable[..., Any], out: files.PathLike, *, command: str = "", progress: bool = True,
-    seeds: Sequence[int] = SEEDS, **changed: Any,
-) -> dict[str, Any]:  # fmt: skip
-    """Train the network with every choice of layers to keep real, and see what the metric makes of it.
-
-    Each seed is also that of the split, so that as many sets of test drawings judge.
-
-    Returns
-    -------
-    dict
-        choices {layers, "+" between them, or "none": {seed: top1}}, ops {the same: equivalent operations}, layers
-        {seed: rows of layer, error, macs}, kept {seed: the partition's choice}, and what was asked for; also in
-        ``out/choice.json``.
-    """
-    result: dict[str, Any] = {"choices": {}, "ops": {}, "layers": {}, "kept": {}}
-    for seed in seeds:
-        data = load(classes=CHOICE_CLASSES, seed=seed).with_augmentation(**AUGMENTATION)
-        settings = {**RECIPE, "epochs": CHOICE_EPOCHS, "distillation": 0.0, "start": None, **changed}
-        names = models.binarizable(settings["model"])
-        parts = [part for size in range(1, len(names)) for part in itertools.combinations(names, size)]
-        report = study.run(
-            data, Path(out) / f"seed{seed}", seed=seed, variants=("wbin", "fbin", "hybrid"),
-            hybrids={"-".join(("keep", *part)): {"keep_real": list(part)} for part in parts},
-            latent=False, command=command, progress=progress, **settings,
-        )  # fmt: skip
-        for entry in report["variants"].values():
-            key = "+".join(names if entry["variant"] == "wbin" else entry["kept_real"]) or "none"
-            result["choices"].setdefault(key, {})[str(seed)] = entry["top1"]
-            result["ops"][key] = entry["equivalent_ops"]
-        result["layers"][str(seed)] = [{k: row[k] for k in ("layer", "error", "macs")} for row in report["metric"]]
-        result["kept"][str(seed)] = report["variants"]["hybrid"]["kept_real"]
-        result |= {key: report[key] for key in ("data", "classes", "epochs", "command", "machine", "settings")}
-    files.write_json(Path(out) / "choice.json", result)
-    return result
-
-
-def choose(rows: Sequence[dict[str, Any]], rule: str, count: int) -> str:
-    """Return the ``count`` layers that a rule prefers, "+" between them.
-
-    Parameters
-    ----------
-    rows : list of dict: layer, error, macs
-    rule : {"metric", "cost alone", "error alone"}
-        The score of chapter 8 at its balanced gamma; the cheapest first; the largest error first.
-    count : int
-    """
-    errors, macs = (np.array([row[key] for row in rows], float) for key in ("error", "macs"))
-    scores = {"metric": hybrid.metric(errors, macs), "cost alone": -macs, "error alone": errors}[rule]
-    best = sorted(np.argsort(-scores, kind="stable")[:count])
-    return "+".join(rows[i]["layer"] for i in best)
-
-
-def choice_rows(result: dict[str, Any]) -> list[dict[str, Any]]:
-    """Compare the rules with every choice of as many layers, for each number of layers.
-
-    Returns
-    -------
-    list of dict
-        count, rule ("at random" is the mean of all choices; the best is picked with hindsight, so a little lucky),
-        chosen, top1 (mean over seeds) and its standard error, ops (mean)
-    """
-    seeds = list(result["layers"])
-    layers = [row["layer"] for row in result["layers"][seeds[0]]]
-    rows = []
-    for count in range(1, len(layers)):
-        keys = ["+".join(part) for part in itertools.combinations(layers, count)]
-        tops = {key: np.array([result["choices"][key][seed] for seed in seeds]) for key in keys}
-        best = max(keys, key=lambda key: tops[key].mean())
-        made = {rule: [choose(result["layers"][seed], rule, count) for seed in seeds] for rule in RULES}
-        made["best of all"] = [best] * len(seeds)
-        for rule, chosen in made.items():
-            top = np.array([tops[key][i] for i, key in enumerate(chosen)])
-            ops = np.mean([result["ops"][key] for key in chosen])
-            rows.append(_choice_row(count, rule, top, ops, " or ".join(dict.fromkeys(chosen))))
-        everything = np.mean([tops[key] for key in keys], axis=0)
-        rows.append(_choice_row(count, "at random", everything, np.mean([result["ops"][key] for key in keys]), "any"))
-    return rows
-
-
-def _choice_row(count, rule, top, ops, chosen):
-    return {
-        "count": count, "rule": rule, "top1": float(top.mean()), "top1_se": study.standard_error(top),
-        "ops": float(ops), "chosen": chosen,
-    }  # fmt: skip
-
-
-def choice_table(result: dict[str, Any]) -> str:
-    """Return `choice_rows` as text."""
-    rows = [
-        {
-            "layers real": row["count"], "by": row["rule"], "top-1 %": study.with_error(row["top1"], row["top1_se"]),
-            "equivalent ops": round(row["ops"]), "chosen": row["chosen"],
-        }
-        for row in choice_rows(result)
-    ]  # fmt: skip
-    ends = ", ".join(f"{key} {np.mean(list(result['choices'][key].values())):.1f} %" for key in _ends(result))
-    kept = " / ".join("+".join(layers) for layers in result["kept"].values())
-    note = f"Real inputs in {ends}. The partition (share 0.6, P = 3) kept {kept}.\n+-: one standard error, over seeds"
-    return cost.format_table(rows, rows[0]) + "\n\n" + note
-
-
-def _ends(result):
-    return min(result["choices"], key=result["ops"].get), max(result["choices"], key=result["ops"].get)
 
 
 # ------------------------------------------------------------------------------------------------- ablation

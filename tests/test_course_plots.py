@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedFormatter, FuncFormatter
 from test_presets import a_choice
 
-from hbn_ref import course_plots, plots, presets
+from hbn_ref import choices, course_plots, plots
 
 SIX = {f"series {i}": [i + 1.0, i + 3.0, i + 2.0] for i in range(6)}
 WORD = [0.5, -1.0, 0.0, -0.0, 2.0, -3.0]  # sign(0) is +1, and so is that of -0.0
@@ -551,7 +551,7 @@ def test_cloud_has_a_bar_of_one_standard_error_for_every_choice():
     for key, tops in result["choices"].items():
         a, b = sorted(tops.values())  # of two seeds, the standard error reaches from one to the other
         assert (result["ops"][key], a, b) in upright
-    rows = [row for row in presets.choice_rows(result) if row["rule"] == "at random"]
+    rows = [row for row in choices.choice_rows(result) if row["rule"] == "at random"]
     for row in rows:
         x, low, high = np.round((row["ops"], row["top1"] - row["top1_se"], row["top1"] + row["top1_se"]), 9)
         assert (x, low, high) in upright

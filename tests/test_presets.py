@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 import data_tools
 from data_tools import Dataset, augment, doodles
-from hbn_ref import cost, deploy, engine, files, models, plots, presets, study, train
+from hbn_ref import choices, cost, deploy, engine, files, hybrid, models, plots, presets, study, train
 from hbn_ref.__main__ import main
 from hbn_ref.models import classifier, conv, max_pool
 
@@ -49,7 +49,7 @@ def a_few(seed=0, kind=Dataset):
     return kind(**vars(data))
 
 
-def load(classes, seed):
+def load(classes, seed, test=None):
     return a_few(seed)
 
 
@@ -109,7 +109,7 @@ def learned(out):
 def without_times(found):
     """What a preset found without what differs from run to run."""
     if isinstance(found, dict):
-        left_out = ("train_seconds", "machine", "command")
+        left_out = ("train_seconds", "machine", "command", "seconds", "rules")
         return {key: without_times(value) for key, value in found.items() if key not in left_out}
     return found
 
@@ -149,7 +149,7 @@ class Watched(Dataset):
 def watched(monkeypatch):
     """A load function whose data notes what is seen, and the notes."""
     monkeypatch.setattr(Watched, "events", [])
-    return lambda classes, seed: a_few(seed, Watched), Watched.events
+    return lambda classes, seed, test=None: a_few(seed, Watched), Watched.events
 
 
 def drawings(*parts):
@@ -196,14 +196,16 @@ def test_which_data_is_asked_for(monkeypatch, tmp_path):
         asked.append(options)
         return a_few()
 
-    def no_study(data, out, **options):
+    def no_study(*args, **options):
         raise ValueError("far enough")
 
     monkeypatch.setattr(study, "run", no_study)
+    monkeypatch.setattr(train, "fit", no_study)
     for preset in (presets.evidence, presets.choice, presets.ablation):
         with pytest.raises(ValueError, match="far enough"):
             preset(noting, tmp_path, seeds=(7,))
-    assert asked == [{"classes": None, "seed": 0}, {"classes": 10, "seed": 7}, {"classes": None, "seed": 0}]
+    all_classes = {"classes": None, "seed": 0}
+    assert asked == [all_classes, {"classes": 10, "seed": 7, "test": 300}, all_classes]
 
 
 # ----------------------------------------------------------------------------------------------- evidence
@@ -325,20 +327,45 @@ def test_choice_covers_every_set_of_layers(choice):
     assert (result["data"], result["epochs"], result["command"]) == ("doodles", EPOCHS, "the command")
 
 
-def test_choice_figures_are_those_of_the_studies(choice):
-    out, result = choice
+@pytest.mark.parametrize("key, name", [("none", "fbin"), ("conv2+conv3+conv4", "wbin"), ("conv2+conv4", "keep")])
+def test_choice_trains_the_networks_that_a_study_trains(choice, key, name, tmp_path):
+    options = {"variants": (name,)} if name != "keep" else {"hybrids": {"keep": {"keep_real": key.split("+")}}}
+    data = a_few(1).with_augmentation(**presets.AUGMENTATION)
+    report = study.run(
+        data, tmp_path, **{"variants": ("fbin",), **options}, model="four", seed=1, epochs=EPOCHS, batch=BATCH,
+        lr=presets.RECIPE["lr"], progress=False,
+    )  # fmt: skip
+    own, result = report["variants"][name], choice[1]
+    assert (result["choices"][key]["1"], result["hits"][key]["1"]) == (own["top1"], own["hits"])
+    assert (result["ops"][key], result["count"]) == (own["equivalent_ops"], own["count"])
+
+
+def test_choice_measures_what_each_rule_needs(choice):
+    result = choice[1]
     for seed in ("0", "1"):
-        report = study.load_report(out / f"seed{seed}" / "report.json")
-        named = {"none": "fbin", "conv2+conv3+conv4": "wbin"}
-        for key in CHOICES:
-            own = report["variants"][named.get(key, "keep-" + key.replace("+", "-"))]
-            assert (result["choices"][key][seed], result["ops"][key]) == (own["top1"], own["equivalent_ops"])
-        rows = [{key: row[key] for key in ("layer", "error", "macs")} for row in report["metric"]]
-        assert result["layers"][seed] == rows and [row["layer"] for row in rows] == ["conv2", "conv3", "conv4"]
-        chosen = report["variants"]["hybrid"]
-        assert result["kept"][seed] == chosen["kept_real"] == [r["layer"] for r in report["metric"] if r["kept_real"]]
-        assert chosen["top1"] == result["choices"]["+".join(chosen["kept_real"]) or "none"][seed]
-        assert report["settings"]["seed"] == report["settings"]["preprocessing"]["split_seed"] == int(seed)
+        model, data = {}, a_few(int(seed)).with_augmentation(**presets.AUGMENTATION)
+        for variant in ("fbin", "wbin"):
+            model[variant] = models.build("four", variant, num_classes=3, in_channels=1, input_size=16, seed=int(seed))
+            train.fit(
+                model[variant], *data.train, epochs=EPOCHS, batch=BATCH, lr=presets.RECIPE["lr"], seed=int(seed),
+                prepare=data.training_batch, progress=False,
+            )  # fmt: skip
+        images, labels = data.validation
+        rows, options = result["layers"][seed], {"prepare": data.evaluation_batch, "batch": BATCH}
+        for column, form in (("error", "mse"), *((form, form) for form in hybrid.FORMS[1:])):
+            errors = hybrid.binarization_errors(model["fbin"], [data.evaluation_batch(images)], form)
+            assert [row[column] for row in rows] == pytest.approx(list(errors.values()))
+        for variant, word in (("fbin", "fall"), ("wbin", "rise")):
+            values = hybrid.loss_sensitivity(model[variant], images, labels, **options)
+            assert [row[word] for row in rows] == list(values.values())
+            order = hybrid.greedy_order(model[variant], images, labels, per_mac=True, **options)
+            assert result["greedy"][seed][f"greedy {word} per MAC"] == order
+        scores = hybrid.metric([row["error"] for row in rows], [row["macs"] for row in rows])
+        kept = hybrid.partition(scores, study.RATIO, study.CLUSTERS)
+        assert result["kept"][seed] == [rows[i]["layer"] for i in kept]
+        assert all(seconds > 0 for seconds in result["rules"][seed].values())
+        if not JIT:
+            break
 
 
 def test_more_real_layers_cost_more(choice):
@@ -348,17 +375,20 @@ def test_more_real_layers_cost_more(choice):
             assert ops["none"] < ops[a] < ops[b]
 
 
-def test_choice_keeps_packed_networks_and_few_others(choice):
-    for seed in ("seed0", "seed1"):
-        latent = {name for name in names(choice[0] / seed) if not name.endswith("-packed.npz")}
-        assert latent == {"report.json", "fbin.npz"}
+def test_choice_leaves_its_summary_and_nothing_else(choice):
+    assert names(choice[0]) == {"choice.json"}
 
 
-# Errors 3, 1, 2, shares of the operations 0.5, 0.25, 0.25: gamma = 2 / mean(2, 4, 4) = 0.6, scores 4.2, 3.4, 4.4.
+# Errors 3, 1, 2, shares of the operations 0.5, 0.25, 0.25: gamma = cbrt(6 / 32) = 0.572, scores 4.1, 3.3, 4.3.
 LAYERS = [
     {"layer": "a", "error": 3.0, "macs": 100},
     {"layer": "b", "error": 1.0, "macs": 50},
     {"layer": "c", "error": 2.0, "macs": 50},
+]
+MORE = [  # what a summary has beside
+    {"rmse": 1.0, "normalised": 1.0, "one_minus_square": 9.0, "rise": 0.5, "fall": 0.3},
+    {"rmse": 9.0, "normalised": 1.0, "one_minus_square": 1.0, "rise": 0.4, "fall": 0.1},
+    {"rmse": 1.0, "normalised": 9.0, "one_minus_square": 1.0, "rise": 0.1, "fall": 0.2},
 ]
 
 
@@ -385,10 +415,135 @@ def a_choice():
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    "rule, names",
+    [
+        ("metric", "cab"), ("metric, rmse", "bca"), ("metric, normalised", "cba"), ("metric, one_minus_square", "abc"),
+        ("rise", "abc"), ("rise per MAC", "bac"), ("fall", "acb"), ("fall per MAC", "cab"), ("greedy rise", "bca"),
+    ],
+)  # fmt: skip
+def test_orders_by_hand(rule, names):
+    rows = [{**row, **more} for row, more in zip(LAYERS, MORE, strict=True)]
+    assert choices.order(rows, rule, {"greedy rise": ["b", "c", "a"]}) == list(names)
+    assert choices.choose(rows, rule, 2, {"greedy rise": ["b", "c", "a"]}) == "+".join(sorted(names[:2]))
+
+
+def measured_choice():
+    """`a_choice` with all that rules need, and two drawings in a hundred behind each per cent of top-1."""
+    result = a_choice()
+    result |= {"count": 200, "hits": {}, "seconds": {}, "greedy": {}, "rules": {}}
+    for number, (key, tops) in enumerate(result["choices"].items()):
+        for seed, top in tops.items():
+            hits = np.roll(np.arange(200) < 2 * top, 7 * number)
+            result["hits"].setdefault(key, {})[seed] = entry(hits)["hits"]
+            result["seconds"].setdefault(key, {})[seed] = 10.0 + number
+    for seed in ("0", "4"):
+        result["layers"][seed] = [{**row, **more} for row, more in zip(result["layers"][seed], MORE, strict=True)]
+        result["greedy"][seed] = {rule: list("bca") for rule in choices.MEASURED if rule.startswith("greedy")}
+        result["rules"][seed] = {rule: 2.0 + int(seed) for rule in ("metric", *choices.MEASURED)}
+    return result
+
+
+def test_difference_by_hand():
+    """Of "b" (30, 32) and the mean of "a" and "c" (45.5, 41.5)."""
+    result = measured_choice()
+    ours, theirs = [{"b": 1.0}] * 2, [{"a": 0.5, "c": 0.5}] * 2
+    value, over_seeds, over_drawings = choices.difference(result, ours, theirs)
+    assert (value, over_seeds) == (pytest.approx(-12.5), pytest.approx(np.std([-15.5, -9.5], ddof=1) / np.sqrt(2)))
+    hits = {k: [study.unpack_hits({"hits": result["hits"][k][s], "count": 200}) for s in ("0", "4")] for k in "abc"}
+    each = [100 * (hits["b"][i] - (hits["a"][i].astype(float) + hits["c"][i]) / 2) for i in range(2)]
+    assert np.mean(each) == pytest.approx(value)
+    assert over_drawings == pytest.approx(np.sqrt(sum(np.var(d, ddof=1) / 200 for d in each)) / 2)
+    assert choices.difference(result, ours, ours) == (0, 0, 0)
+    assert choices.difference(a_choice(), ours, theirs)[2] is None
+
+
+def test_every_rule_has_a_row_for_every_budget():
+    result = measured_choice()
+    rules = {*choices.RULES, *choices.MEASURED, "at random", "best of all"}
+    for by, budgets in (("layers", 2), ("operations", len(choices.SHARES))):
+        rows = choices.choice_rows(result, by)
+        assert {row["rule"] for row in rows} == rules and len(rows) == budgets * len(rules)
+    assert {row["rule"] for row in choices.overall_rows(result)} == rules
+
+
+def test_as_many_operations_by_hand(monkeypatch):
+    """Equivalent operations 1 (none) to 201 (all), MACs 100, 50, 50: half of 201 leaves 99.5 of 200 MACs."""
+    result = measured_choice()
+    result["ops"] |= {"none": 1.0, "a+b+c": 201.0}
+    monkeypatch.setattr(choices, "SHARES", (1 / 2, 0.8))
+    rows = {(row["share"], row["rule"]): row for row in choices.choice_rows(result, "operations")}
+    assert {row["chosen"] for (share, rule), row in rows.items() if share == 0.5 and rule != "at random"} == {"c", "b"}
+    assert rows[0.5, "rise"]["chosen"] == "b"  # a is worth most, and passed over
+    assert rows[0.5, "at random"]["top1"] == pytest.approx(np.mean([30, 32, 41, 43]))
+    assert rows[0.8, "rise"]["chosen"] == "a+b" and rows[0.8, "fall"]["chosen"] == "a+c"
+    chances = {"a+b": 1 / 3, "a+c": 1 / 3, "b+c": 1 / 3}  # of the six orders two each
+    expected = np.mean([sum(w * result["choices"][k][s] for k, w in chances.items()) for s in ("0", "4")])
+    assert rows[0.8, "at random"]["top1"] == pytest.approx(expected)
+    assert rows[0.8, "best of all"]["chosen"] == "a+c"
+
+
+def test_overall_is_the_mean_of_the_budgets():
+    result = measured_choice()
+    rows = choices.choice_rows(result)
+    for row in choices.overall_rows(result):
+        each = [one["minus"]["metric"][0] for one in rows if one["rule"] == row["rule"]]
+        assert row["layers"]["metric"][0] == pytest.approx(np.mean(each))
+
+
+def test_what_rules_cost_by_hand():
+    rows = {row["rule"]: row for row in choices.cost_rows(measured_choice())}
+    assert set(rows) == {*choices.RULES, *choices.MEASURED}
+    assert rows["cost alone"] == {"rule": "cost alone", "takes": "", "training s": 0, "rule s": "0.0"}
+    assert rows["rise per MAC"] == {"rule": "rise per MAC", "takes": "wbin", "training s": 17, "rule s": "4.0"}
+    assert rows["fall"]["training s"] == 10
+
+
+def test_a_seed_that_lacks_a_network_is_left_out():
+    result = measured_choice()
+    del result["choices"]["b"]["4"]
+    only = measured_choice()
+    for part in (*only["choices"].values(), only["layers"]):
+        part.pop("4")
+    assert choices.choice_rows(result) == choices.choice_rows(only)
+    del result["choices"]["b"]["0"]
+    with pytest.raises(ValueError, match="no seed has all its networks yet"):
+        choices.choice_table(result)
+
+
+def test_the_table_of_a_measured_choice():
+    text = choices.choice_table({**measured_choice(), "settings": {"ratio": 0.25, "clusters": 7}})
+    for words in (
+        "share 0.25, P = 7",
+        "greedy fall per MAC",
+        "minus metric",
+        "training s",
+        "over seeds (over drawings)",
+    ):
+        assert words in text
+
+
+@pytest.mark.parametrize("seeds", [None, (3,)])
+def test_doodles_have_five_seeds_and_twelve_epochs_of_their_own(seeds, monkeypatch, tmp_path):
+    asked = []
+
+    def fit(model, *data, epochs, seed, **options):
+        asked.append((seed, epochs))
+        return [{"seconds": 1.0}]
+
+    monkeypatch.setattr(train, "fit", fit)
+    monkeypatch.setattr(choices._Choice, "_measure", lambda *args: None)
+    for name, epochs, default in (("doodles", 12, range(5)), ("sketches", 20, range(3))):
+        asked.clear()
+        named = functools.partial(lambda name, **o: dataclasses.replace(a_few(0), name=name), name)
+        choices.choice(named, tmp_path / name, seeds=seeds, model="four", batch=BATCH, progress=False)
+        assert asked == [(seed, epochs) for seed in seeds or default for _ in CHOICES]
+
+
 def test_choice_rows_by_hand():
     result = a_choice()
     rows = {(row["count"], row["rule"]): row for row in presets.choice_rows(result)}
-    assert set(rows) == set(itertools.product((1, 2), (*presets.RULES, "best of all", "at random")))
+    assert set(rows) == set(itertools.product((1, 2), (*choices.RULES, "best of all", "at random")))
     first = rows[1, "error alone"]  # a on the first seed, b on the second
     assert first["chosen"] == "a or b" and first["top1"] == (50 + 32) / 2
     assert first["top1_se"] == pytest.approx(np.std([50, 32], ddof=1) / np.sqrt(2))
@@ -628,10 +783,10 @@ def interrupting(after, end=KeyboardInterrupt):
     """A load function of data that interrupts."""
     kind = dataclasses.make_dataclass("Once", [], bases=(Interrupted,), frozen=True)
     kind.left, kind.end = [after], end
-    return lambda classes, seed: a_few(seed, kind)
+    return lambda classes, seed, test=None: a_few(seed, kind)
 
 
-def refusing(classes, seed):
+def refusing(classes, seed, test=None):
     return interrupting(0, Trained)(classes, seed)
 
 
@@ -647,7 +802,7 @@ def test_a_finished_preset_is_read_and_not_repeated(preset, request):
 PLACES = [  # preset, batches of training before Ctrl-C
     ("evidence", BATCHES + 1),  # within fprec's second epoch
     ("evidence", (7 * EPOCHS + 1) * BATCHES + 1),  # within wbin's second epoch, second seed: taught by fprec
-    ("choice", 11 * EPOCHS * CHOICE_BATCHES),  # in the second seed
+    ("choice", 11 * EPOCHS * CHOICE_BATCHES + 1),  # in the second seed, within a network's first epoch
     ("ablation", 2 * EPOCHS * ABLATION_BATCHES + 1),  # in the second change
     ("ablation", 8 * EPOCHS * ABLATION_BATCHES + 1),  # in the last repetition
 ]
@@ -659,11 +814,58 @@ def test_an_interrupted_preset_goes_on_to_the_same_summary(preset, after, reques
     out, found = request.getfixturevalue(preset)
     with pytest.raises(KeyboardInterrupt):
         run(interrupting(after), tmp_path, **options)
-    assert f"{preset}.json" not in names(tmp_path)
+    assert (f"{preset}.json" in names(tmp_path)) == (preset == "choice")  # which grows with each network
     assert without_times(run(load, tmp_path, **options)) == without_times(found)
     assert without_times(files.read_json(tmp_path / f"{preset}.json")) == files.plain(without_times(found))
     assert learned(tmp_path) == learned(out)
     assert {path.relative_to(tmp_path) for path in tmp_path.rglob("*")} == {p.relative_to(out) for p in out.rglob("*")}
+
+
+@pytest.mark.parametrize("after", thin([1, 7, 8, 13], 2))
+def test_a_choice_goes_on_from_its_summary_alone(after, choice, tmp_path):
+    """Networks done, of 16: the folder of the run that ended is lost, but for the summary."""
+    one = EPOCHS * CHOICE_BATCHES
+    with pytest.raises(KeyboardInterrupt):
+        choices.choice(interrupting(after * one + 1), tmp_path / "lost", **CHOICE)
+    begun = files.read_json(tmp_path / "lost" / "choice.json")
+    assert sum(len(tops) for tops in begun["choices"].values()) == after
+    (tmp_path / "new").mkdir()
+    (tmp_path / "lost" / "choice.json").rename(tmp_path / "new" / "choice.json")
+    result = choices.choice(interrupting((16 - after) * one), tmp_path / "new", **CHOICE)  # one batch more would end it
+    assert without_times(result) == without_times(choice[1])
+    assert all(result["seconds"][key][s] == t for key, own in begun["seconds"].items() for s, t in own.items())
+
+
+def test_a_choice_takes_further_seeds(choice, tmp_path):
+    files.write_json(tmp_path / "choice.json", choice[1])
+    load = interrupting(8 * EPOCHS * CHOICE_BATCHES)
+    result = choices.choice(load, tmp_path, **{**CHOICE, "seeds": (0, 1, 2)})
+    assert (
+        list(result["layers"]) == ["0", "1", "2"]
+        and result["choices"]["none"]["0"] == choice[1]["choices"]["none"]["0"]
+    )
+
+
+@pytest.mark.parametrize("missing", ["hits", "settings", "layers", None])
+def test_a_choice_refuses_a_summary_that_it_cannot_go_on_with(missing, choice, tmp_path):
+    begun = {key: value for key, value in choice[1].items() if key != missing}
+    files.write_json(tmp_path / "choice.json", begun if missing else [])
+    if missing == "layers":
+        begun.pop("checksums")
+    with pytest.raises(files.FileError, match="choice.json: .*choose another --out"):
+        choices.choice(refusing, tmp_path, **CHOICE)
+
+
+def test_a_choice_refuses_other_drawings(choice, tmp_path):
+    begun = {**choice[1], "checksums": {"0": 1}, "choices": {**choice[1]["choices"], "none": {}}}
+    files.write_json(tmp_path / "choice.json", begun)
+    with pytest.raises(files.FileError, match="other drawings.*seed 0"):
+        choices.choice(refusing, tmp_path, **CHOICE)
+
+
+def test_a_choice_refuses_settings_it_does_not_know(tmp_path):
+    with pytest.raises(ValueError, match="^smoothing: expected some of"):
+        choices.choice(refusing, tmp_path, **CHOICE, smoothing=0.1)
 
 
 @pytest.mark.parametrize("preset", WHOLE)
@@ -689,7 +891,7 @@ def loaded(monkeypatch):
     """Gives a few doodles to the command line, and a tiny network and few changes for those of the presets."""
     calls = []
 
-    def load(source="doodles", *, classes=None, seed=0):
+    def load(source="doodles", *, classes=None, seed=0, test=None):
         calls.append({"source": source, "classes": classes, "seed": seed})
         return a_few(seed)
 
