@@ -473,7 +473,11 @@ def test_as_many_operations_by_hand(monkeypatch):
     result["ops"] |= {"none": 1.0, "a+b+c": 201.0}
     monkeypatch.setattr(choices, "SHARES", (1 / 2, 0.8))
     rows = {(row["share"], row["rule"]): row for row in choices.choice_rows(result, "operations")}
-    assert {row["chosen"] for (share, rule), row in rows.items() if share == 0.5 and rule != "at random"} == {"c", "b"}
+    chosen = [row["chosen"] for (share, rule), row in rows.items() if share == 0.5 and rule != "at random"]
+    assert set(" or ".join(chosen).split(" or ")) == {
+        "b",
+        "c",
+    }  # one of the cheap ones, which differs from seed to seed
     assert rows[0.5, "rise"]["chosen"] == "b"  # a is worth most, and passed over
     assert rows[0.5, "at random"]["top1"] == pytest.approx(np.mean([30, 32, 41, 43]))
     assert rows[0.8, "rise"]["chosen"] == "a+b" and rows[0.8, "fall"]["chosen"] == "a+c"
