@@ -21,8 +21,8 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 $(VENV)/.done: requirements.txt
 	$(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install -q -r requirements.txt && touch $@
 
-demo: $(VENV)/.done  ## four networks on the built-in doodles, into runs/demo
-	$(BIN)/python -m hbn_ref study --epochs 8 --out runs/demo $(DEMO)
+demo: $(VENV)/.done  ## five networks on the built-in doodles, into runs/demo
+	$(BIN)/python -m hbn_ref study --epochs 8 --last-layer both --out runs/demo $(DEMO)
 
 test: $(VENV)/.done  ## the tests, without the long ones
 	$(PYTEST) -m "not slow"

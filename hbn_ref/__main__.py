@@ -229,7 +229,7 @@ def _add_data(parser, default="doodles"):
     parser.add_argument("--threads", type=int, help="kernel threads (default: all cores)")
 
 
-def _add_training(parser, epochs):
+def _add_training(parser, epochs, last=("real", "binary")):
     _add_data(parser)
     parser.add_argument("--classes", type=_classes, help="how many, or names with commas between (default: all)")
     parser.add_argument("--size", type=int, default=64, help="side of the images that the network sees")
@@ -237,7 +237,8 @@ def _add_training(parser, epochs):
     parser.add_argument("--epochs", type=int, default=epochs)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--lr", type=float, default=study.LEARNING_RATE)
-    parser.add_argument("--last-layer", choices=("real", "binary"), default="real", help="weights of the classifier")
+    both = "; both: the hybrid with either" if "both" in last else ""
+    parser.add_argument("--last-layer", choices=last, default="real", help=f"weights of the classifier{both}")
     parser.add_argument("--estimator", choices=("ste", "approx_sign", "swish_sign"), default="ste")
 
 
@@ -250,7 +251,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _add_study(commands):
     p = commands.add_parser("study", help="train the variants, choose layers, train the hybrid, compare")
-    _add_training(p, epochs=None)  # None: as `study.run` or the preset has it
+    _add_training(p, epochs=None, last=("real", "binary", "both"))  # None: as `study.run` or the preset has it
     p.add_argument("--model", default="small", choices=tuple(models.NETWORKS))
     p.add_argument("--variants", default=",".join(models.VARIANTS), help="with commas between (default: %(default)s)")
     p.add_argument("--ratio", type=float, default=study.RATIO, help="share of layers that may stay real (%(default)s)")

@@ -139,7 +139,8 @@ class Study:
     ) -> layers.Sequential:
         """Return the untrained network of a variant."""
         s, p = self.settings, self.data.preprocessing
-        last_layer = "real" if variant == "fprec" else last_layer or s["last_layer"]
+        last_layer = last_layer or s["last_layer"]
+        last_layer = "real" if variant == "fprec" or last_layer == "both" else last_layer
         return models.build(
             s["model"], variant, num_classes=len(self.data.classes), in_channels=p["channels"], input_size=p["size"],
             keep_real=keep_real, last_layer=last_layer, seed=s["seed"], width=s["width"], rule=s["rule"],
@@ -250,6 +251,8 @@ class Study:
                 self.train(variant, variant)
         if "hybrid" in wanted:
             self.train("hybrid", "hybrid", keep_real=self.choose())
+            if self.settings["last_layer"] == "both":
+                self.train("hybrid-last", "hybrid", keep_real=self.choose(), last_layer="binary")
         for name, options in self.settings["hybrids"].items():
             self.train(name, "hybrid", **options)
 
@@ -288,7 +291,9 @@ def run(
     out : path of a folder
     model : a network of chapter 5 by its name, or a definition
     epochs, batch, seed, lr, schedule, smoothing : see `train.fit`
-    last_layer, width, rule, estimator : see `models.build`
+    last_layer : {"real", "binary", "both"}
+        Weights of the classifier, but for fprec's; "both" trains the chosen hybrid a second time, with binary ones.
+    width, rule, estimator : see `models.build`
     variants : the ones to train; a hybrid needs fbin, which is added
     ratio, clusters, gamma, form : see `hybrid.partition`, `hybrid.metric` and `hybrid.binarization_error`
     distillation : float
@@ -324,6 +329,7 @@ def run(
     if gamma is not None:
         real_number("gamma", gamma)
     one_of("form", form, hybrid.FORMS)
+    one_of("last_layer", last_layer, ("real", "binary", "both"))
     one_of("schedule", schedule, tuple(train.SCHEDULES))
     wanted = [v for v in models.VARIANTS if v in variants]
     settings = settings_of(
@@ -337,7 +343,8 @@ def run(
     for variant in settings["variants"]:
         study.build(variant, init=False)
     for name, options in settings["hybrids"].items():
-        if not HYBRID_NAME.fullmatch(name) or name in models.VARIANTS or name.endswith("-packed"):
+        taken = name in models.VARIANTS or (name == "hybrid-last" and last_layer == "both")
+        if not HYBRID_NAME.fullmatch(name) or taken or name.endswith("-packed"):
             raise ValueError(
                 f"hybrids: {name!r} names files; expected small letters, digits and -, no -packed at the end"
             )

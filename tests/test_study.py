@@ -316,6 +316,20 @@ def test_a_named_hybrid_is_the_hybrid_of_the_same_layers(whole, data, tmp_path):
     assert all(np.array_equal(ours[key], theirs[key]) for key in theirs)
 
 
+def test_last_layer_both_trains_the_chosen_hybrid_a_second_time(whole, data, tmp_path):
+    report = study.run(data, tmp_path, **{**SETTINGS, "variants": ("hybrid",), "last_layer": "both"})
+    assert {name: own["last_layer"] for name, own in report["variants"].items()} == {
+        "fbin": "real", "hybrid": "real", "hybrid-last": "binary",
+    }  # fmt: skip
+    kept = [row["layer"] for row in whole[1]["metric"] if row["kept_real"]]
+    assert kept and report["variants"]["hybrid-last"]["kept_real"] == report["variants"]["hybrid"]["kept_real"] == kept
+    ours, theirs = files_arrays(tmp_path / "hybrid.npz"), files_arrays(whole[0] / "hybrid.npz")
+    assert all(np.array_equal(ours[key], theirs[key]) for key in theirs)
+    again = {"hybrids": {"hybrid-last": {"keep_real": kept}}, "last_layer": "both"}
+    with pytest.raises(ValueError, match="hybrids: 'hybrid-last' names files"):
+        study.run(data, tmp_path / "another", **{**SETTINGS, **again})
+
+
 def test_without_latent_weights_packed_networks_stay_and_those_of_the_teacher_and_the_start(more):
     packed = {f"{name}-packed.npz" for name in ("fprec", "wbin", *NAMED)}
     assert names(more[0]) == packed | {"fprec.npz", "wbin.npz", "report.json"}
