@@ -586,7 +586,7 @@ def test_choice_plot_shows_every_choice_and_every_rule(choice):
     assert set(lines) == {"every choice", *plots.RULE_STYLES}
     points = set(zip(lines["every choice"].get_xdata(), lines["every choice"].get_ydata(), strict=True))
     assert points == {(result["ops"][key], np.mean(list(tops.values()))) for key, tops in result["choices"].items()}
-    for rule in presets.RULES:
+    for rule in choices.RULES:
         own = [row for row in presets.choice_rows(result) if row["rule"] == rule]
         assert lines[rule].get_ydata().tolist() == [row["top1"] for row in own]
 
