@@ -402,23 +402,26 @@ def test_loss_sensitivity_agrees_with_a_slow_twin(variant):
 
 
 def lossless(variant):
-    """A network whose conv2 sees two values in each channel, half of each, and their images."""
-    definition = [conv("conv1", 2, 1), conv("conv2", 6, 1), conv("conv3", 5, 1), average(), classifier()]
-    model = models.build(definition, variant, num_classes=3, in_channels=2, input_size=8)
+    """A network whose conv2 sees two values in each channel, equally far apart, and images for it."""
+    definition = [conv("conv1", 6, 1), conv("conv2", 9, 1), conv("conv3", 8, 1), average(), classifier()]
+    model = models.build(definition, variant, num_classes=3, in_channels=6, input_size=8)
     state = model.state()
-    state["conv1.w"][...] = np.eye(2)
+    state["conv1.w"][...] = np.eye(6)
     state["conv1.bn.beta"][...] = 1  # so that the ReLU leaves 0 and 2
-    half = np.repeat([1, -1], COUNT * 32)
+    state["classifier.w"][...] *= 9
     rng = np.random.default_rng(3)
-    x = np.stack([rng.permutation(half), rng.permutation(half)], axis=-1).reshape(COUNT, 8, 8, 2)
-    return model, x.astype(np.float32)
+    each = rng.random((COUNT // 2, 1, 1, 6)) > rng.random((COUNT // 2, 8, 8, 6))  # images differ in their shares
+    x = np.concatenate([each, ~each])  # half of all values: +1
+    return model, np.where(x, 1, -1).astype(np.float32)
 
 
 @pytest.mark.parametrize("variant", ["wbin", "fbin"])
 def test_real_inputs_are_worth_nothing_where_a_sign_loses_nothing(variant):
     model, x = lossless(variant)
     found = hybrid.loss_sensitivity(model, x, LABELS, **ALL)
-    assert abs(found["conv2"]) < 1e-5 < 1e-4 < abs(found["conv3"])
+    assert (
+        abs(found["conv2"]) < 2e-3 < 2e-2 < abs(found["conv3"])
+    )  # conv1's variance is that of 768 values, then of 767
 
 
 def test_alpha_left_out_is_left_out_of_real_inputs_too():
