@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from . import cost, files, hybrid, models, study, train
-from .recipe import AUGMENTATION, RECIPE
+from .recipe import AUGMENTATION, RECIPE, SEEDS
 
 FORMAT = "hbn_ref claims 1"
-SEEDS = (0, 1, 2)
 PHOTOS = {"area": (0.6, 1.0), "rotation": 0.0}  # how photos are varied
 TAUGHT = {key: RECIPE[key] for key in ("start", "distillation")}  # of presets.evidence
 TRIED: list[dict[str, Any]] = [
