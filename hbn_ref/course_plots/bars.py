@@ -37,14 +37,13 @@ def bits_before_after(before: np.ndarray, after: np.ndarray, shares: dict[str, A
 
 def strips(panels: dict[str, dict[str, list[tuple[str, float, str]]]]) -> Figure:
     """Draw {xlabel: {row: [(layer, width, kind)]}} as strips side by side: colour and hatch tell the precision."""
-    kinds = {"real": ("fprec", None), "binary weights": ("wbin", "//"), "fully binary": ("fbin", "xx")}
     figure, labelled = new_figure(12, 1.1 + 0.42 * max(map(len, panels.values()))), set()
     for axis, (label, rows) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
         longest = max(sum(width for _, width, _ in parts) for parts in rows.values())
         for y, parts in enumerate(rows.values()):
             left = 0.0
             for name, width, kind in parts:
-                (variant, hatch), new = kinds[kind], kind not in labelled
+                (variant, hatch), new = KINDS[kind], kind not in labelled
                 axis.barh(y, width, 0.75, left, color=COLOURS[variant], hatch=hatch, edgecolor="white", lw=0.6,
                           label=kind if new else None)  # fmt: skip
                 labelled.add(kind)

@@ -8,7 +8,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from .. import choices
 from ..plots import BINARY, COLOURS, KEPT, choice, layer_bars, new_figure
-from .look import style_of_series
+from .look import described, style_of_series
 
 
 def _score_terms(axis, rows, gamma):
@@ -24,15 +24,21 @@ def _score_terms(axis, rows, gamma):
     axis.legend(frameon=False)
 
 
-def _score_clusters(axis, rows, clusters):
+def _score_clusters(axis, rows, clusters, short=False):
     """Draw the scores on a line, a row a layer, the clusters by colour and marker, what is kept ringed."""
     score, kept = np.array([row["score"] for row in rows]), [i for i, row in enumerate(rows) if row["kept_real"]]
     for k, cluster in enumerate(reversed(clusters)):
         axis.plot(score[cluster], cluster, markersize=9, ls="", label=f"cluster {k + 1}", **style_of_series(k))
     label = "kept real, on the left green and hatched"
-    axis.plot(score[kept], kept, "o", color="black", markerfacecolor="none", markersize=17, ls="", label=label)
+    if kept:
+        axis.plot(score[kept], kept, "o", color="black", markerfacecolor="none", markersize=17, ls="", label=label)
     axis.set_yticks(range(len(rows)), [row["layer"] for row in rows])
-    axis.set(xscale="log", xlabel="M, logarithmic", title="4. clusters, from the highest", ylim=(len(rows), -1))
+    axis.set(
+        xscale="log",
+        xlabel="M, logarithmic",
+        title="4. clusters" if short else "4. clusters, from the highest",
+        ylim=(len(rows), -1),
+    )
     axis.margins(x=0.12)
     axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.xaxis.set_major_formatter("{x:g}")
@@ -49,6 +55,73 @@ def metric_steps(rows: list[dict[str, Any]], gamma: float, clusters: list[list[i
     _score_clusters(axes[3], rows, clusters)
     figure.legend(*axes[3].get_legend_handles_labels(), loc="outside lower center", ncols=6, frameon=False)
     return figure
+
+
+STEPS = ("error", "cost share", "score", "clusters", "choice")
+
+
+def _choice(axis, rows):
+    """What each layer is given: real inputs, or bits."""
+    for i, row in enumerate(rows):
+        colour, hatch, text = (KEPT, "//", "real") if row["kept_real"] else (BINARY, None, "bits")
+        axis.barh(i, 1, 0.7, color=colour, hatch=hatch, edgecolor="white")
+        axis.text(0.5, i, text, ha="center", va="center", bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5})
+    axis.set_yticks(range(len(rows)), [row["layer"] for row in rows])
+    axis.set(xticks=[], title="5. choice: inputs", ylim=(len(rows), -1))
+    axis.spines[["top", "right", "bottom"]].set_visible(False)
+
+
+def five_steps(rows: list[dict[str, Any]], gamma: float, clusters: list[list[int]], step: int = 5) -> Figure:
+    """Draw chapter 8's five steps up to ``step``; what comes later is an empty frame, so that the figure grows.
+
+    Parameters
+    ----------
+    rows : a dict for each layer: layer, error, share, score, kept_real
+    gamma : of the score, error + gamma / share
+    clusters : positions in rows, the cluster of the lowest scores first
+    step : 1 error, 2 cost share, 3 score, 4 clusters, 5 choice
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    if step not in range(1, 6):
+        raise ValueError(f"step: expected a whole number from 1 to 5, got {step!r}")
+    figure = new_figure(14, 3.6)
+    axes = figure.subplots(1, 5, width_ratios=(1, 1, 1, 1.2, 0.8))
+    known = rows if step == 5 else [{**row, "kept_real": False} for row in rows]  # the end is not told before it comes
+    panels = (
+        lambda axis: layer_bars(axis, known, [row["error"] for row in rows], "1. error", "E", False),
+        lambda axis: layer_bars(axis, known, [row["share"] for row in rows], "2. cost share", "NF, logarithmic", True),
+        lambda axis: _score_terms(axis, rows, gamma),
+        lambda axis: _score_clusters(axis, known, clusters, short=True),
+        lambda axis: _choice(axis, rows),
+    )
+    for k, (axis, draw) in enumerate(zip(axes, panels, strict=True)):
+        if k < step:
+            draw(axis)
+        else:
+            axis.set(xticks=[], yticks=[])
+            axis.set_title(f"{k + 1}. {STEPS[k]}", color=BINARY)
+            axis.spines[:].set(color=BINARY, linestyle=":")
+    if step >= 4:
+        figure.legend(*axes[3].get_legend_handles_labels(), loc="outside lower center", ncols=6, frameon=False)
+    return described(figure, _said(rows, gamma, clusters, step))
+
+
+def _said(rows, gamma, clusters, step):
+    names = [row["layer"] for row in rows]
+    parts = [
+        "error " + ", ".join(f"{row['layer']} {row['error']:.2f}" for row in rows),
+        "cost share " + ", ".join(f"{row['layer']} {row['share']:.2g}" for row in rows),
+        f"score with gamma {gamma:.2g} " + ", ".join(f"{row['layer']} {row['score']:.2f}" for row in rows),
+        "clusters from the highest " + " | ".join(" ".join(names[i] for i in own) for own in reversed(clusters)),
+        "kept real: " + (", ".join(row["layer"] for row in rows if row["kept_real"]) or "none"),
+    ]
+    done = "; ".join(f"{k}. {text}" for k, text in enumerate(parts[:step], start=1))
+    return (
+        f"The first {step} of five steps, a panel each: {done}." if step < 5 else f"Five steps, a panel each: {done}."
+    )
 
 
 def kept_maps(panels: dict[str, Any], columns: int, gammas: np.ndarray, names: list[str], mark: float) -> Figure:

@@ -2,18 +2,42 @@
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike
 
 from ..plots import BINARY, COLOURS, new_figure
+from .look import described
 
 
-def words(x: ArrayLike) -> Figure:
-    """Draw how a row of up to 64 values becomes one word: values, signs, bits, the tail grey."""
+def words(x: ArrayLike, *, drawing: np.ndarray | None = None, place: tuple[int, int] = (0, 0)) -> Figure:
+    """Draw how a row of up to 64 values becomes one word: values, signs, bits, the tail grey.
+
+    ``drawing`` (H, W), larger is darker, stands on the left; there the row, which begins at ``place``, is framed.
+    """
     x = np.asarray(x, float)
+    figure = new_figure(12, 2.6)
+    if drawing is None:
+        axes = figure.subplots(3, 1, sharex=True)
+    else:
+        grid = figure.add_gridspec(3, 2, width_ratios=(1, 4.2))
+        left = figure.add_subplot(grid[:, 0])
+        left.imshow(drawing, cmap="Greys")
+        left.add_patch(
+            Rectangle((place[1] - 0.5, place[0] - 1), len(x), 2, fill=False, edgecolor=COLOURS["fbin"], lw=2)
+        )
+        left.set(xticks=[], yticks=[], xlabel=f"row {place[0]}, {len(x)} pixels")
+        axes = [figure.add_subplot(grid[k, 1]) for k in range(3)]
+    _word_rows(axes, x)
+    word = sum(int(value >= 0) << c for c, value in enumerate(x))
+    said = f"A row of {len(x)} pixels" + (" of a drawing" if drawing is not None else "")
+    return described(figure, f"{said}, the {len(x)} signs made of them, {np.mean(x >= 0):.0%} of them +1, and the 64-bit"
+                     f" word {word}: {len(x)} bits in use, and a tail of {64 - len(x)} zero bits in grey.")  # fmt: skip
+
+
+def _word_rows(axes, x):
+    """Values, signs and bits, each in a row of its own."""
     bit = np.full(64, 0)
     bit[: len(x)] = x >= 0
-    figure = new_figure(12, 2.6)
-    axes = figure.subplots(3, 1, sharex=True)
     rows = (("value", x, "Greys"), ("sign", np.where(x >= 0, 1.0, -1.0), "Greys"), ("bit", None, None))
     for axis, (name, row, colours) in zip(axes, rows, strict=True):
         if row is not None:
@@ -32,7 +56,6 @@ def words(x: ArrayLike) -> Figure:
         axis.tick_params(length=0)
     axes[-1].set_xticks([*range(0, 64, 8), 64])
     axes[-1].set_xlabel(f"channel = bit of the word; grey: the tail, {64 - len(x)} bits that stay 0")
-    return figure
 
 
 def filter_and_sign(w: np.ndarray, alpha: float) -> Figure:
@@ -49,6 +72,44 @@ def filter_and_sign(w: np.ndarray, alpha: float) -> Figure:
         axis.set(title=title, xticks=[], yticks=[])
     figure.colorbar(image, ax=figure.axes, shrink=0.8, label="value")
     return figure
+
+
+def _numbers(axis, values, framed):
+    """A small array with a number in each cell: bits black and white, other numbers on one scale of colours."""
+    bits = values.dtype == bool
+    top = 1 if bits else max(float(np.abs(values).max()), 1e-12)
+    shown = np.where(values, top, 0) if bits else values
+    axis.imshow(
+        shown, cmap="Greys" if bits else "PuOr", vmin=0 if bits else -1.6 * top, vmax=top if bits else 1.6 * top
+    )
+    for (i, j), value in np.ndenumerate(values):
+        text = str(int(value)) if bits else f"{value:d}" if values.dtype.kind in "iu" else f"{value:+.2f}"
+        axis.text(j, i, text, ha="center", va="center", fontsize=9, color="white" if bits and value else "black")
+        if framed is not None and framed[i, j]:
+            axis.add_patch(Rectangle((j - 0.47, i - 0.47), 0.94, 0.94, fill=False, edgecolor=COLOURS["fbin"], lw=3))
+    axis.set_xticks(np.arange(values.shape[1] - 1) + 0.5, minor=True)
+    axis.set_yticks(np.arange(values.shape[0] - 1) + 0.5, minor=True)
+    axis.grid(which="minor", color=BINARY, lw=0.8)
+    axis.tick_params(which="both", length=0)
+    axis.set(xticks=[], yticks=[])
+
+
+def cells(panels: dict[str, ArrayLike], *, framed: dict[str, ArrayLike] | None = None, label: str = "") -> Figure:
+    """Draw {title: small (H, W) array} side by side with a number in each cell; booleans are bits, 1 black, 0 white.
+
+    ``framed`` {title: bool (H, W)} are cells to look at, ``label`` says what they are.
+    """
+    figure = new_figure(2.6 * len(panels), 2.9)
+    said = []
+    for axis, (title, values) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+        values, marked = np.asarray(values), np.asarray((framed or {}).get(title, False))
+        _numbers(axis, values, np.broadcast_to(marked, values.shape))
+        axis.set_title(title, fontsize=10)
+        rows = "; ".join(" ".join(f"{value:.3g}" for value in row) for row in values.astype(float))
+        said.append(f"{title}: {rows}")
+    if label:
+        figure.supxlabel(f"framed: {label}", fontsize=10)
+    return described(figure, f"Small arrays, row by row. {'. '.join(said)}." + (f" Framed: {label}." if label else ""))
 
 
 def maps(panels: dict[str, np.ndarray], label: str, *, signed: bool = False) -> Figure:
