@@ -100,6 +100,7 @@ def five_steps(rows: list[dict[str, Any]], gamma: float, clusters: list[list[int
     for k, (axis, draw) in enumerate(zip(axes, panels, strict=True)):
         if k < step:
             draw(axis)
+            axis.tick_params(axis="x", rotation=30 if k < 3 else 0)
         else:
             axis.set(xticks=[], yticks=[])
             axis.set_title(f"{k + 1}. {STEPS[k]}", color=BINARY)
@@ -119,9 +120,7 @@ def _said(rows, gamma, clusters, step):
         "kept real: " + (", ".join(row["layer"] for row in rows if row["kept_real"]) or "none"),
     ]
     done = "; ".join(f"{k}. {text}" for k, text in enumerate(parts[:step], start=1))
-    return (
-        f"The first {step} of five steps, a panel each: {done}." if step < 5 else f"Five steps, a panel each: {done}."
-    )
+    return f"{'Five steps' if step == 5 else f'The first {step} of five steps'}, a panel each: {done}."
 
 
 def kept_maps(panels: dict[str, Any], columns: int, gammas: np.ndarray, names: list[str], mark: float) -> Figure:

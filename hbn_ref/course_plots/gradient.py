@@ -56,13 +56,16 @@ def _forward(axis, x, j, mean, deviation, normal, out):
 
 def _backward(axis, y, j, roads):
     """The three roads back to x_j, each with its part of the gradient."""
-    ends = {"straight": (((55, y - 1), (15, y - 1)), (49.5, y - 3)), "through the mean": (((30, 33), (15, y + 2)), (22, 35.5)),
-            "through the deviation": (((30, 4), (15, y - 2)), (22, 1.8))}  # fmt: skip
-    for name, ((start, end), (left, height)) in ends.items():
+    ends = {
+        "straight": ((55, y - 1), (15, y - 1), (49.5, y - 3)),
+        "through the mean": ((30, 33), (15, y + 2), (22, 35.5)),
+        "through the deviation": ((30, 4), (15, y - 2), (22, 1.8)),
+    }
+    for name, (start, end, (left, height)) in ends.items():
         colour, dash = COLOURS[ROADS[name][0]], ROADS[name][1]
         _arrow(axis, start, end, color=colour, lw=2.4, linestyle=dash)
-        axis.text(left, height, f"{roads[name][j]:+.3f}", ha="center", va="center", fontsize=10, color=colour, weight="bold",
-                  bbox={"facecolor": "white", "edgecolor": "none", "pad": 1}, zorder=5)  # fmt: skip
+        axis.text(left, height, f"{roads[name][j]:+.3f}", ha="center", va="center", fontsize=10, color=colour,
+                  weight="bold", bbox={"facecolor": "white", "edgecolor": "none", "pad": 1}, zorder=5)  # fmt: skip
         axis.plot([], [], dash, color=colour, lw=2.4, label=f"{name}: {roads[name][j]:+.3f}")
 
 
@@ -94,28 +97,20 @@ def batchnorm_graph(
     _backward(axis, y, j, roads)
     _arrow(axis, (115, y - 1), (105, y - 1), lw=2.4)
     axis.text(110, y - 3, f"$d_{{{j}}}$ = {dout[j]:+.2f}", ha="center", va="top", fontsize=10)
-    for height in (25.5, 11.5):
-        axis.text(
-            37,
-            height,
-            f"here d of all {len(x)} outputs\ncomes together",
-            ha="center",
-            va="center",
-            fontsize=9,
-            style="italic",
-        )
-    axis.text(62.5, 10, f"$= \\frac{{\\gamma}}{{s}}\\,(d_{{{j}}} - \\overline{{d}} - \\hat{{x}}_{{{j}}}\\,\\overline{{d\\,\\hat{{x}}}})$,"
-              " a bar is a mean", fontsize=11, va="center")  # fmt: skip
     total = sum(part[j] for part in roads.values())
     terms = " ".join(f"{part[j]:+.3f}" for part in roads.values())
     axis.text(55, 14.5, f"$\\partial L / \\partial x_{{{j}}}$ = {terms} = {total:+.3f}", fontsize=11, va="center")
+    formula = f"(d_{{{j}}} - \\overline{{d}} - \\hat{{x}}_{{{j}}}\\,\\overline{{d\\,\\hat{{x}}}})"
+    axis.text(62.5, 10, f"$= \\frac{{\\gamma}}{{s}}\\,{formula}$, a bar is a mean", fontsize=11, va="center")
+    gathered = f"Mean and deviation gather the d of all {len(x)} outputs."
+    axis.text(55, 4.5, gathered, fontsize=10, va="center", style="italic")
     axis.set(xlim=(0, 118), ylim=(0, 38))
     bare(axis)
     figure.legend(loc="outside lower center", ncols=3, frameon=False, title=f"the gradient's roads back to $x_{{{j}}}$")
     return described(
         figure,
-        f"BatchNorm of {len(x)} values as a graph: each goes into the mean {mean:.2f} and the deviation {deviation:.2f};"
-        f" x_{j} = {x[j]:.2f} becomes {normal[j]:+.2f} and, with gamma and beta, {out[j]:+.2f}. The gradient comes back"
-        f" to x_{j} by three arrows: {', '.join(f'{name} {part[j]:+.3f}' for name, part in roads.items())}; their sum"
+        f"BatchNorm of {len(x)} values as a graph: each goes into the mean {mean:.2f} and the deviation"
+        f" {deviation:.2f}; x_{j} = {x[j]:.2f} becomes {normal[j]:+.2f} and, with gamma and beta, {out[j]:+.2f}. The gradient"
+        f" comes back to x_{j} by three arrows: {', '.join(f'{name} {part[j]:+.3f}' for name, part in roads.items())}; their sum"
         f" is {total:+.3f}.",
     )

@@ -30,8 +30,8 @@ def words(x: ArrayLike, *, drawing: np.ndarray | None = None, place: tuple[int, 
     _word_rows(axes, x)
     word = sum(int(value >= 0) << c for c, value in enumerate(x))
     said = f"A row of {len(x)} pixels" + (" of a drawing" if drawing is not None else "")
-    return described(figure, f"{said}, the {len(x)} signs made of them, {np.mean(x >= 0):.0%} of them +1, and the 64-bit"
-                     f" word {word}: {len(x)} bits in use, and a tail of {64 - len(x)} zero bits in grey.")  # fmt: skip
+    return described(figure, f"{said}, the {len(x)} signs made of them, {np.mean(x >= 0):.0%} of them +1, and the"
+                     f" 64-bit word {word}: {len(x)} bits in use, and a tail of {64 - len(x)} zero bits in grey.")  # fmt: skip
 
 
 def _word_rows(axes, x):
@@ -53,7 +53,7 @@ def _word_rows(axes, x):
         axis.set_yticks([0.5], [name])
         axis.set_xlim(0, 64)
         axis.spines[:].set_visible(False)
-        axis.tick_params(length=0)
+        axis.tick_params(length=0, labelbottom=name == "bit")
     axes[-1].set_xticks([*range(0, 64, 8), 64])
     axes[-1].set_xlabel(f"channel = bit of the word; grey: the tail, {64 - len(x)} bits that stay 0")
 
