@@ -284,7 +284,8 @@ def nbgrader(out, seed=None):
         folder = Path(out) / "source" / path.stem
         folder.mkdir(parents=True)
         nbformat.write(notebook, folder / path.name)
-        shutil.copy(course.HERE / "course.py", folder)
+        for module in ("course.py", "lesson.py"):
+            shutil.copy(course.HERE / module, folder)
         if course.ORACLE.exists():
             shutil.copytree(course.ORACLE.parent, folder / course.ORACLE.parent.name)
         _copy_package(folder)

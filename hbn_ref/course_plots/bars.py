@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
 from ..plots import BINARY, COLOURS, KEPT, NAMES, new_figure
-from .look import HATCHES, KINDS
+from .look import DASHES, HATCHES, KINDS
 
 
 def bits_before_after(before: np.ndarray, after: np.ndarray, shares: dict[str, Any]) -> Figure:

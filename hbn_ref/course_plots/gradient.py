@@ -13,6 +13,7 @@ ROADS = {  # the road of the gradient back to x_j: its colour and dash
     "through the mean": ("fbin", "--"),
     "through the deviation": ("hybrid", ":"),
 }
+MEAN, DEVIATION = 41, -3  # heights of these boxes: above and below the straight road of any x
 
 
 def _passes(x, dout, gamma, beta, eps):
@@ -30,9 +31,9 @@ def _node(axis, x, y, name, value, width=12.0):
     axis.text(x, y - 1.4, value, ha="center", va="center", fontsize=10, weight="bold", zorder=4)
 
 
-def _arrow(axis, start, end, bend=0.0, **style):
+def _arrow(axis, start, end, **style):
     axis.annotate("", end, start, arrowprops={"arrowstyle": "-|>", "color": "black", "lw": 1.1, "shrinkA": 0,
-                  "shrinkB": 0, "connectionstyle": f"arc3,rad={bend}", **style}, zorder=2)  # fmt: skip
+                  "shrinkB": 0, **style}, zorder=2)  # fmt: skip
 
 
 def _forward(axis, x, j, mean, deviation, normal, out):
@@ -40,16 +41,16 @@ def _forward(axis, x, j, mean, deviation, normal, out):
     for i, value in enumerate(x):
         y = 33 - 7.5 * i
         _node(axis, 9, y, f"$x_{{{i}}}$", f"{value:.2f}")
-        for place, bend in (((30, 31), 0.0), ((30, 6), 0.0)):
-            _arrow(axis, (15, y), (place[0], place[1]), bend, lw=0.6, alpha=0.5)
-    _node(axis, 37, 31, "mean $\\mu$", f"{mean:.2f}", 14)
-    _node(axis, 37, 6, "deviation $s$", f"{deviation:.2f}", 14)
+        for height in (MEAN, DEVIATION):
+            _arrow(axis, (15, y), (30, height), lw=0.6, alpha=0.5)
+    _node(axis, 37, MEAN, "mean $\\mu$", f"{mean:.2f}", 14)
+    _node(axis, 37, DEVIATION, "deviation $s$", f"{deviation:.2f}", 14)
     y = 33 - 7.5 * j
     _node(axis, 66, y, f"$\\hat{{x}}_{{{j}}} = (x_{{{j}}} - \\mu) / s$", f"{normal[j]:+.2f}", 22)
     _node(axis, 95, y, f"out$_{{{j}}} = \\gamma \\hat{{x}}_{{{j}}} + \\beta$", f"{out[j]:+.2f}", 20)
     _arrow(axis, (15, y + 1), (55, y + 1))
-    _arrow(axis, (44, 31), (55, y + 2))
-    _arrow(axis, (44, 6), (55, y - 2))
+    _arrow(axis, (44, MEAN), (55, y + 2))
+    _arrow(axis, (44, DEVIATION), (55, y - 2))
     _arrow(axis, (77, y + 1), (85, y + 1))
     return y
 
@@ -58,8 +59,8 @@ def _backward(axis, y, j, roads):
     """The three roads back to x_j, each with its part of the gradient."""
     ends = {
         "straight": ((55, y - 1), (15, y - 1), (49.5, y - 3)),
-        "through the mean": ((30, 33), (15, y + 2), (22, 35.5)),
-        "through the deviation": ((30, 4), (15, y - 2), (22, 1.8)),
+        "through the mean": ((30, MEAN + 2), (15, y + 2), (22, MEAN + 3)),
+        "through the deviation": ((30, DEVIATION - 2), (15, y - 2), (22, DEVIATION - 4)),
     }
     for name, (start, end, (left, height)) in ends.items():
         colour, dash = COLOURS[ROADS[name][0]], ROADS[name][1]
@@ -91,26 +92,27 @@ def batchnorm_graph(
     if x.ndim != 1 or x.shape != dout.shape or not 2 <= len(x) <= 5:
         raise ValueError(f"x and dout: expected two rows of 2 to 5 numbers, got shapes {x.shape} and {dout.shape}")
     mean, deviation, normal, out, roads = _passes(x, dout, gamma, beta, eps)
-    figure = new_figure(11, 4.6)
+    figure = new_figure(11, 5)
     axis = figure.subplots()
     y = _forward(axis, x, j, mean, deviation, normal, out)
     _backward(axis, y, j, roads)
     _arrow(axis, (115, y - 1), (105, y - 1), lw=2.4)
     axis.text(110, y - 3, f"$d_{{{j}}}$ = {dout[j]:+.2f}", ha="center", va="top", fontsize=10)
+    top = 13 if y > 20 else 38  # where the boxes leave room
     total = sum(part[j] for part in roads.values())
     terms = " ".join(f"{part[j]:+.3f}" for part in roads.values())
-    axis.text(55, 14.5, f"$\\partial L / \\partial x_{{{j}}}$ = {terms} = {total:+.3f}", fontsize=11, va="center")
+    axis.text(55, top, f"$\\partial L / \\partial x_{{{j}}}$ = {terms} = {total:+.3f}", fontsize=11, va="center")
     formula = f"(d_{{{j}}} - \\overline{{d}} - \\hat{{x}}_{{{j}}}\\,\\overline{{d\\,\\hat{{x}}}})"
-    axis.text(62.5, 10, f"$= \\frac{{\\gamma}}{{s}}\\,{formula}$, a bar is a mean", fontsize=11, va="center")
+    axis.text(62.5, top - 4.5, f"$= \\frac{{\\gamma}}{{s}}\\,{formula}$, a bar is a mean", fontsize=11, va="center")
     gathered = f"Mean and deviation gather the d of all {len(x)} outputs."
-    axis.text(55, 4.5, gathered, fontsize=10, va="center", style="italic")
-    axis.set(xlim=(0, 118), ylim=(0, 38))
+    axis.text(55, top - 10, gathered, fontsize=10, va="center", style="italic")
+    axis.set(xlim=(0, 118), ylim=(DEVIATION - 6, MEAN + 5))
     bare(axis)
     figure.legend(loc="outside lower center", ncols=3, frameon=False, title=f"the gradient's roads back to $x_{{{j}}}$")
+    three = ", ".join(f"{name} {part[j]:+.3f}" for name, part in roads.items())
     return described(
         figure,
         f"BatchNorm of {len(x)} values as a graph: each goes into the mean {mean:.2f} and the deviation"
-        f" {deviation:.2f}; x_{j} = {x[j]:.2f} becomes {normal[j]:+.2f} and, with gamma and beta, {out[j]:+.2f}. The gradient"
-        f" comes back to x_{j} by three arrows: {', '.join(f'{name} {part[j]:+.3f}' for name, part in roads.items())}; their sum"
-        f" is {total:+.3f}.",
+        f" {deviation:.2f}; x_{j} = {x[j]:.2f} becomes {normal[j]:+.2f} and, with gamma and beta,"
+        f" {out[j]:+.2f}. The gradient comes back to x_{j} by three arrows: {three}; their sum is {total:+.3f}.",
     )

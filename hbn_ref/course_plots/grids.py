@@ -30,8 +30,11 @@ def words(x: ArrayLike, *, drawing: np.ndarray | None = None, place: tuple[int, 
     _word_rows(axes, x)
     word = sum(int(value >= 0) << c for c, value in enumerate(x))
     said = f"A row of {len(x)} pixels" + (" of a drawing" if drawing is not None else "")
-    return described(figure, f"{said}, the {len(x)} signs made of them, {np.mean(x >= 0):.0%} of them +1, and the"
-                     f" 64-bit word {word}: {len(x)} bits in use, and a tail of {64 - len(x)} zero bits in grey.")  # fmt: skip
+    return described(
+        figure,
+        f"{said}, the {len(x)} signs made of them, {np.mean(x >= 0):.0%} of them +1, and the 64-bit word {word}:"
+        f" {len(x)} bits in use, and a tail of {64 - len(x)} zero bits in grey.",
+    )
 
 
 def _word_rows(axes, x):
