@@ -38,7 +38,7 @@ def _cells(axis, values, top=0, left=0, outside=None):
 
 
 def _frame(axis, top, left, height, width):
-    axis.add_patch(Rectangle((left, top), width, height, fill=False, edgecolor=WINDOW, lw=3, zorder=4))
+    axis.add_patch(Rectangle((left, top), width, height, facecolor="none", edgecolor=WINDOW, lw=3, zorder=4))
 
 
 def _result(axis, padded, weights, shape, pixel):

@@ -23,7 +23,7 @@ def words(x: ArrayLike, *, drawing: np.ndarray | None = None, place: tuple[int, 
         left = figure.add_subplot(grid[:, 0])
         left.imshow(drawing, cmap="Greys")
         left.add_patch(
-            Rectangle((place[1] - 0.5, place[0] - 1), len(x), 2, fill=False, edgecolor=COLOURS["fbin"], lw=2)
+            Rectangle((place[1] - 0.5, place[0] - 1), len(x), 2, facecolor="none", edgecolor=COLOURS["fbin"], lw=2)
         )
         left.set(xticks=[], yticks=[], xlabel=f"row {place[0]}, {len(x)} pixels")
         axes = [figure.add_subplot(grid[k, 1]) for k in range(3)]
@@ -58,7 +58,7 @@ def _word_rows(axes, x):
         axis.spines[:].set_visible(False)
         axis.tick_params(length=0, labelbottom=name == "bit")
     axes[-1].set_xticks([*range(0, 64, 8), 64])
-    axes[-1].set_xlabel(f"channel = bit of the word; grey: the tail, {64 - len(x)} bits that stay 0")
+    axes[-1].set_xlabel(f"position = bit of the word; grey: the tail, {64 - len(x)} bits that stay 0")
 
 
 def filter_and_sign(w: np.ndarray, alpha: float) -> Figure:
@@ -89,7 +89,9 @@ def _numbers(axis, values, framed):
         text = str(int(value)) if bits else f"{value:d}" if values.dtype.kind in "iu" else f"{value:+.2f}"
         axis.text(j, i, text, ha="center", va="center", fontsize=9, color="white" if bits and value else "black")
         if framed is not None and framed[i, j]:
-            axis.add_patch(Rectangle((j - 0.47, i - 0.47), 0.94, 0.94, fill=False, edgecolor=COLOURS["fbin"], lw=3))
+            axis.add_patch(
+                Rectangle((j - 0.47, i - 0.47), 0.94, 0.94, facecolor="none", edgecolor=COLOURS["fbin"], lw=3)
+            )
     axis.set_xticks(np.arange(values.shape[1] - 1) + 0.5, minor=True)
     axis.set_yticks(np.arange(values.shape[0] - 1) + 0.5, minor=True)
     axis.grid(which="minor", color=BINARY, lw=0.8)

@@ -42,7 +42,7 @@ def _arrow(axis, start, end, **style):
 def _upper_row(axis, drawing, rows, classes):
     """The drawing, a box for each layer with what enters it above and its MACs below, the classes."""
     axis.imshow(drawing, cmap="Greys", extent=(1, 11, 24, 34.3), aspect="auto", zorder=1)
-    axis.add_patch(Rectangle((1, 24), 10, 10.3, fill=False, lw=0.8))
+    axis.add_patch(Rectangle((1, 24), 10, 10.3, facecolor="none", lw=0.8))
     for i, row in enumerate(rows):
         left, bits = FIRST + PITCH * i, row["inputs"] == "binary"
         colour, hatch = KINDS["fully binary" if bits else "binary weights" if row["weights"] == "binary" else "real"]
@@ -116,14 +116,17 @@ def _mark(axis: Axes, chapter: str, number: int, boxes: list[tuple[float, ...]],
     for k, (left, bottom, right, top) in enumerate(boxes):
         if here:
             axis.add_patch(FancyBboxPatch((left, bottom), right - left, top - bottom, boxstyle="round,pad=0.2",
-                                          fill=False, edgecolor=HERE, lw=3, zorder=5))  # fmt: skip
+                                          facecolor="none", edgecolor=HERE, lw=3, zorder=5))  # fmt: skip
         if k == 0:
             text = f"{number}: you are here" if here else str(number)
             ground = {"boxstyle": "round,pad=0.25", "facecolor": HERE if here else "white", "lw": 0.8,
                       "edgecolor": HERE if here else BINARY}  # fmt: skip
-            beside = chapter in ("cost", "train")  # low and wide: on its edge the words would hide what is in it
-            x, y = (left - 1, (bottom + top) / 2) if beside else (left + 0.3, top)
-            axis.text(x, y, text, va="center", ha="right" if beside else "left", zorder=7 if here else 6, fontsize=9,
+            x, y, align = left + 0.3, top, "left"
+            if chapter in ("cost", "train"):  # low and wide: on its edge the words would hide what is in it
+                x, y, align = left - 1, (bottom + top) / 2, "right"
+            elif chapter == "models":  # above its edge stands what enters
+                x = right + 0.3
+            axis.text(x, y, text, va="center", ha=align, zorder=7 if here else 6, fontsize=9,
                       color="white" if here else "black", weight="bold" if here else None, bbox=ground)  # fmt: skip
 
 
