@@ -22,7 +22,8 @@ def here(chapter):
     drawing = doodles.images("cat", 1, np.random.default_rng(3), 64)[0, :, :, 0]
     model = models.build("small", "hybrid", num_classes=len(doodles.CLASSES), in_channels=1, input_size=64,
                          keep_real=("conv5", "conv6"), init=False)  # fmt: skip
-    figure = course_plots.network_map(drawing, cost.table(model)["layers"], doodles.CLASSES, chapter)
+    classes = sorted(doodles.CLASSES, key=lambda name: name != "cat")  # what is drawn comes first
+    figure = course_plots.network_map(drawing, cost.table(model)["layers"], classes, chapter)
     course.show(figure, f"{course.CHAPTERS.index(chapter) + 1:02}-map")
 
 

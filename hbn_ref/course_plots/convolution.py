@@ -26,6 +26,10 @@ def _count(window, weights):
     return differ, n, popcount, n - 2 * popcount
 
 
+def _signed(count):
+    return f"{count:+d}" if count else "0"
+
+
 def _cells(axis, values, top=0, left=0, outside=None):
     """Draw bits in cells: 1 black, 0 white, -1 an empty cell; cells of the ring are hatched."""
     for (i, j), value in np.ndenumerate(values):
@@ -47,7 +51,7 @@ def _result(axis, padded, weights, shape, pixel):
         axis.add_patch(Rectangle((j, i), 1, 1, facecolor="white", edgecolor=BINARY, lw=0.8))
         if k <= pixel[0] * shape[1] + pixel[1]:
             *_, count = _count(padded[i : i + weights.shape[0], j : j + weights.shape[1]], weights)
-            axis.text(j + 0.5, i + 0.5, f"{count:+d}", ha="center", va="center", fontsize=10)
+            axis.text(j + 0.5, i + 0.5, _signed(count), ha="center", va="center", fontsize=10)
     _frame(axis, *pixel, 1, 1)
 
 
@@ -87,7 +91,7 @@ def bit_convolution(bits: np.ndarray, weights: np.ndarray, pixel: tuple[int, int
     taps = int(outside[row : row + kh, column : column + kw].sum())
     titles = ("the map, its window framed", "the filter", "XOR: 1 where they differ", "counts")
     below = (f"hatched: outside, {BORDERS[border]}", f"{kh} x {kw} taps",
-             f"{taps} taps outside: n = {n}\npopcount = {popcount}", f"{n} - 2 · {popcount} = {count:+d}")  # fmt: skip
+             f"{taps} taps outside: n = {n}\npopcount = {popcount}", f"{n} - 2 · {popcount} = {_signed(count)}")  # fmt: skip
     for axis, title, text, (height, width) in zip(axes, titles, below, shapes, strict=True):
         axis.set(xlim=(-0.1, width + 0.1), ylim=(padded.shape[0] + 1.3, -0.1), aspect="equal")
         axis.set_title(title, fontsize=10)
@@ -97,5 +101,6 @@ def bit_convolution(bits: np.ndarray, weights: np.ndarray, pixel: tuple[int, int
         figure,
         f"A convolution of bits at row {row}, column {column}: a {bits.shape[0]} x {bits.shape[1]} map with the window"
         f" framed, the filter, their XOR, and the counts so far. {taps} of {kh * kw} taps lie outside the map; each"
-        f" {BORDERS[border]}. n is {n}, {popcount} bits differ, the count is {count:+d}.",
+        f" {BORDERS[border]}. n is {n}, {popcount} bits differ, the count is"
+        f" {_signed(count)}.",
     )

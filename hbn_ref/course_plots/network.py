@@ -42,7 +42,7 @@ def _arrow(axis, start, end, **style):
 def _upper_row(axis, drawing, rows, classes):
     """The drawing, a box for each layer with what enters it above and its MACs below, the classes."""
     axis.imshow(drawing, cmap="Greys", extent=(1, 11, 24, 34.3), aspect="auto", zorder=1)
-    axis.add_patch(Rectangle((1, 24), 10, 10.3, facecolor="none", lw=0.8))
+    axis.add_patch(Rectangle((1, 24), 10, 10.3, facecolor="none", edgecolor="black", lw=0.8))
     for i, row in enumerate(rows):
         left, bits = FIRST + PITCH * i, row["inputs"] == "binary"
         colour, hatch = KINDS["fully binary" if bits else "binary weights" if row["weights"] == "binary" else "real"]
