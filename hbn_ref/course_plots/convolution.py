@@ -52,7 +52,7 @@ def _result(axis, padded, weights, shape, pixel):
         if k <= pixel[0] * shape[1] + pixel[1]:
             *_, count = _count(padded[i : i + weights.shape[0], j : j + weights.shape[1]], weights)
             axis.text(j + 0.5, i + 0.5, _signed(count), ha="center", va="center", fontsize=10)
-    _frame(axis, *pixel, 1, 1)
+    _frame(axis, pixel[0], pixel[1], 1, 1)
 
 
 def bit_convolution(bits: np.ndarray, weights: np.ndarray, pixel: tuple[int, int], border: int = 0) -> Figure:
@@ -90,8 +90,12 @@ def bit_convolution(bits: np.ndarray, weights: np.ndarray, pixel: tuple[int, int
     _result(axes[3], padded, weights, bits.shape, pixel)
     taps = int(outside[row : row + kh, column : column + kw].sum())
     titles = ("the map, its window framed", "the filter", "XOR: 1 where they differ", "counts")
-    below = (f"hatched: outside, {BORDERS[border]}", f"{kh} x {kw} taps",
-             f"{taps} taps outside: n = {n}\npopcount = {popcount}", f"{n} - 2 · {popcount} = {_signed(count)}")  # fmt: skip
+    below = (
+        f"hatched: outside, {BORDERS[border]}",
+        f"{kh} x {kw} taps",
+        f"{taps} taps outside: n = {n}\npopcount = {popcount}",
+        f"{n} - 2 · {popcount} = {_signed(count)}",
+    )
     for axis, title, text, (height, width) in zip(axes, titles, below, shapes, strict=True):
         axis.set(xlim=(-0.1, width + 0.1), ylim=(padded.shape[0] + 1.3, -0.1), aspect="equal")
         axis.set_title(title, fontsize=10)
