@@ -62,6 +62,18 @@ SHARES = {
     "operations": {"FPrec, MACs": [30.0, 70.0], "FBin, equivalent": [80.0, 20.0]},
     "bytes": {"a": [2, 1], "b": [4, 9]},
 }
+SKETCH = np.eye(16)
+ENTERS = {"conv2": np.arange(16 * 16 * 20).reshape(16, 16, 20) % 3 == 0, "conv6": np.arange(12).reshape(1, 1, 12) > 5}
+STAGES = {"before": np.arange(16.0).reshape(4, 4), "after": np.arange(16.0).reshape(4, 4) - 8}
+BIT_MAP = np.array([[0, 1, 1, 0], [1, 0, 0, 1], [1, 1, 1, 1], [1, 0, 0, 1]])
+BIT_FILTER = np.array([[1, 1, 0], [0, 1, 1], [0, 0, 1]])
+LAYERS = [
+    {"layer": name, "input": shape, "inputs": inputs, "weights": weights, "macs": macs}
+    for name, shape, inputs, weights, macs in (
+        ("conv1", [64, 64, 1], "real", "real", 3276800), ("conv2", [32, 32, 32], "binary", "binary", 18874368),
+        ("conv3", [16, 16, 64], "real", "binary", 18874368), ("classifier", [1, 1, 256], "real", "real", 3840))
+]  # fmt: skip
+SMALL_ARRAYS = {"W": np.array([[0.5, -0.25]]), "sign": np.array([[True, False]]), "counts": np.array([[3, -9]])}
 RATES, LIMITS = {"Python": 2.0e6, "words, vector": 4.0e11, "real kernel": 3.5e10}, {"real": 6.0e10, "binary": 9.0e11}
 
 CASES = {  # function: arguments
@@ -87,6 +99,13 @@ CASES = {  # function: arguments
     "latent_weights": (WEIGHTS, FLIPS),
     "grouped_bars": (["conv1", "conv2"], SHARES, "share of the network (%)"),
     "ladder": (RATES, LIMITS, "MACs a second"),
+    "network_map": (SKETCH, LAYERS, ("cat", "dog", "sun", "tree"), "conv"),
+    "entering_bits": (SKETCH, ENTERS),
+    "maps_and_signs": (STAGES,),
+    "bit_convolution": (BIT_MAP, BIT_FILTER, (0, 2)),
+    "batchnorm_graph": ([1.0, 4.0, 2.0, 5.0], [0.5, -1.0, 0.3, 0.4], 1.5, 0.2, 1),
+    "cells": (SMALL_ARRAYS,),
+    "five_steps": (ROWS, 0.2, [[0, 2], [1]]),
 }
 MANY = {  # as many series as a reader can bear
     "lines": ([1, 2, 3], SIX, "x", "y"),
@@ -167,8 +186,8 @@ def look(handle):
 
 
 def test_every_function_has_a_case():
-    functions = inspect.getmembers(course_plots, inspect.isfunction)
-    public = {name for name, own in functions if own.__module__ == course_plots.__name__ and name[0] != "_"}
+    public = set(course_plots.__all__)
+    assert public == {name for name, _ in inspect.getmembers(course_plots, inspect.isfunction)}
     assert set(CASES) == public and set(MANY) <= public
 
 

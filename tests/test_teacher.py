@@ -278,6 +278,7 @@ def test_the_students_copy_has_no_solutions(tmp_path, capsys):
     assert not any("solution" in name for name in names)
     assert {"tutorials/01_bits.ipynb", "tutorials/course.py", "hbn_ref/bits.py", "requirements.txt"} <= names
     assert not {"tutorials/README.md", "tutorials/teacher.py"} & names  # the first holds the rubrics
+    assert "tutorials/lesson.py" in names and "tutorials/measure.py" not in names
     handout = tmp_path / "course" / "README.md"
     assert "-m jupyter lab tutorials" in handout.read_text("utf-8")
     pages = {handout: handout.read_text("utf-8")}
@@ -288,6 +289,21 @@ def test_the_students_copy_has_no_solutions(tmp_path, capsys):
         assert all((page.parent / link).exists() for link in links), (page, links)
     with pytest.raises(SystemExit, match="is there already"):
         teacher.student(tmp_path / "course")
+
+
+def test_the_students_copy_shows_no_result_before_it_is_guessed(tmp_path, monkeypatch):
+    folder, v4 = tmp_path / "here", nbformat.v4
+    folder.mkdir()
+    out = v4.new_output("stream", text="it was 81")
+    guessed, plain = (v4.new_code_cell(source, outputs=[out]) for source in ("course.reveal('1.6', 81)", "x"))
+    cells = teacher.tidy(v4.new_notebook(cells=[guessed, plain])).cells
+    assert [cell.outputs for cell in cells] == [[out], [out]]  # published: folded
+    assert [cell.metadata for cell in cells] == [{"jupyter": {"outputs_hidden": True}}, {}]
+    nbformat.write(v4.new_notebook(cells=cells), folder / "01_bits.ipynb")
+    monkeypatch.setattr(teacher.course, "HERE", folder)
+    teacher.student(tmp_path / "course")
+    for cell in read(tmp_path / "course" / "tutorials" / "01_bits.ipynb").cells:
+        assert (cell.outputs, cell.execution_count, cell.metadata) == ([], None, {})
 
 
 def test_the_students_copy_as_a_zip(tmp_path):

@@ -14,10 +14,12 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE if (HERE / "hbn_ref").is_dir() else HERE.parent  # nbgrader's folders have all beside the notebook
-if (ROOT / "hbn_ref").is_dir() and str(ROOT) not in sys.path:
-    sys.path.insert(0, str(ROOT))  # a checkout works without being installed
+for folder in (HERE, ROOT):  # a checkout works without being installed
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
 
 import numpy as np  # noqa: E402
+from lesson import guess, here, reveal, slider  # noqa: E402, F401
 
 CHAPTERS = ("bits", "binarize", "conv", "layers", "models", "train", "cost", "hybrid", "deploy")
 FAST = os.environ.get("HBN_FAST") == "1"  # fewer steps in the same cells, for tests
@@ -186,10 +188,14 @@ def oracle():
     return json.loads(ORACLE.read_text("utf-8"))
 
 
-def show(figure, name, alt):
-    """Display a matplotlib figure with its alternative text; HBN_FIGURES=FOLDER also writes it there."""
+def show(figure, name, alt=None):
+    """Display a matplotlib figure with its alternative text; HBN_FIGURES=FOLDER also writes it there.
+
+    Pictures that say themselves what they show need no ``alt``.
+    """
     from IPython.display import Image, display
 
+    alt = alt or figure.get_label()
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=80)
     folder = os.environ.get("HBN_FIGURES")
@@ -283,7 +289,6 @@ if __name__ == "__main__":
     if not (HERE / "teacher.py").exists():
         raise SystemExit("course.py: the teacher's commands are not in this copy of the course")
     sys.modules["course"] = sys.modules["__main__"]  # teacher imports this module, and not a second copy of it
-    sys.path.insert(0, str(HERE))  # with Python's option -P it is not there
     import teacher
 
     teacher.main()

@@ -144,22 +144,41 @@ def publish(names):
             raise SystemExit(f"{path.name}: {'; '.join(f'{cell}: {text}' for cell, text in failed.items())}")
         seconds = time.perf_counter() - started
         notebook.metadata["hbn_ref"] = {**fingerprint(notebook, path.stem), "seconds": round(seconds)}
-        for cell in notebook.cells:
-            cell.metadata.pop("execution", None)  # times of day, which would differ at each run
-            if cell.cell_type == "code":  # a progress bar is a widget, and has nothing to show once its kernel is gone
-                cell.outputs = [output for output in cell.outputs if WIDGET not in output.get("data", ())]
+        tidy(notebook)
         notebook, _ = CoalesceStreamsPreprocessor().preprocess(notebook, {})  # some pages begin a line with each piece
         nbformat.write(notebook, path)
         print(f"{path.name}: {seconds:.0f} s, {path.stat().st_size / 1000:.0f} kB", flush=True)
 
 
+def tidy(notebook):
+    """Take out of a notebook that has run what is no use on a page, and fold what a guess comes before."""
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)  # times of day, which would differ at each run
+        if cell.cell_type == "code":  # a progress bar is a widget, and has nothing to show once its kernel is gone
+            cell.outputs = [output for output in cell.outputs if WIDGET not in output.get("data", ())]
+            if "course.reveal(" in cell.source:
+                cell.metadata["jupyter"] = {"outputs_hidden": True}
+    return notebook
+
+
 def student(out):
-    """Copy the course into the folder ``out``, or into a zip file, without solutions and what is for teachers."""
+    """Copy the course into the folder ``out``, or into a zip file, without solutions and what is for teachers.
+
+    Its notebooks come without outputs, which would answer what a student is asked to guess.
+    """
+    import nbformat
+
     target = Path(out)
     folder = target.with_suffix("") if target.suffix == ".zip" else target
     _refuse(target, folder)
-    leave = shutil.ignore_patterns("solutions", "README.md", "teacher.py", *UNWANTED)  # rubrics stand in the README
+    ours = ("solutions", "README.md", "teacher.py", "measure.py")  # rubrics stand in the README
+    leave = shutil.ignore_patterns(*ours, *UNWANTED)
     shutil.copytree(course.HERE, folder / "tutorials", ignore=leave)
+    for path in (folder / "tutorials").glob("*.ipynb"):
+        notebook = clear(nbformat.read(path, 4))
+        for cell in notebook.cells:
+            cell.metadata.pop("jupyter", None)  # nothing is folded that is not there yet
+        nbformat.write(notebook, path)
     _copy_package(folder)
     (folder / "README.md").write_text(HANDOUT, "utf-8")
     if target.suffix == ".zip":
@@ -284,7 +303,8 @@ def nbgrader(out, seed=None):
         folder = Path(out) / "source" / path.stem
         folder.mkdir(parents=True)
         nbformat.write(notebook, folder / path.name)
-        shutil.copy(course.HERE / "course.py", folder)
+        for module in ("course.py", "lesson.py"):
+            shutil.copy(course.HERE / module, folder)
         if course.ORACLE.exists():
             shutil.copytree(course.ORACLE.parent, folder / course.ORACLE.parent.name)
         _copy_package(folder)

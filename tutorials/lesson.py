@@ -1,0 +1,113 @@
+"""What makes a notebook a lesson: the map of the course, guesses before results, knobs to turn. `course` hands all out.
+
+Nothing here stops a notebook: who makes no guess reads the result alone, and where no widget can be shown (without
+ipywidgets, on paper, on a page, in a test) a knob is shown in three fixed positions.
+"""
+
+import os
+from collections.abc import Iterable
+from numbers import Real
+
+_guesses = {}
+
+
+def here(chapter):
+    """Show the map of the course, with the place of a chapter marked: "bits", "binarize", ... "deploy"."""
+    import course
+    import numpy as np
+
+    from data_tools import doodles
+    from hbn_ref import cost, course_plots, models
+
+    drawing = doodles.images("cat", 1, np.random.default_rng(3), 64)[0, :, :, 0]
+    model = models.build("small", "hybrid", num_classes=len(doodles.CLASSES), in_channels=1, input_size=64,
+                         keep_real=("conv5", "conv6"), init=False)  # fmt: skip
+    classes = sorted(doodles.CLASSES, key=lambda name: name != "cat")  # what is drawn comes first
+    figure = course_plots.network_map(drawing, cost.table(model)["layers"], classes, chapter)
+    course.show(figure, f"{course.CHAPTERS.index(chapter) + 1:02}-map")
+
+
+def guess(number, *values):
+    """Note a guess, one value or several, for the cell that calls `reveal` with the same number; ... is no guess."""
+    flat = [value for own in values for value in _flat(own)]
+    if not flat or any(value is None or value is Ellipsis for value in flat):
+        _guesses.pop(number, None)
+        print(f"{number}: no guess yet. Write one in the place of ... and run this cell again, or go on without.")
+    else:
+        _guesses[number] = flat
+        print(f"{number}: your guess is noted: {_written(flat)}")
+
+
+def reveal(number, *values, unit=""):
+    """Say what was guessed under this number, if anything, and what it was."""
+    after = f" {unit}" if unit else ""
+    truth = f"it was {_written([value for own in values for value in _flat(own)])}{after}"
+    said = f"you said {_written(_guesses[number])}{after}, " if number in _guesses else ""
+    print(f"{number}: {said}{truth}")
+
+
+def slider(draw, name=None, shown=None, **knob):
+    """Let a reader turn a knob, one keyword with its positions: ``slider(draw, gamma=[0.001, 0.01, 0.1])``.
+
+    ``draw(position)`` prints, or returns a figure, which is shown (and saved) as ``name``. Where widgets can be shown
+    it is a slider; elsewhere the first, the middle and the last position, or those of ``shown``.
+    """
+    if len(knob) != 1:
+        raise TypeError(f"slider: expected one knob with its positions, got {len(knob)}")
+    [(label, positions)] = knob.items()
+    positions = list(positions)
+    if not positions:
+        raise ValueError(f"{label}: expected at least one position, got none")
+    middle = positions[len(positions) // 2]
+    widgets = _widgets()
+    if widgets:
+        options = [(_written([position]), position) for position in positions]
+        control = widgets.SelectionSlider(options=options, value=middle, description=label, continuous_update=False)
+        widgets.interact(lambda position: _show(draw(position), name), position=control)
+        return
+    fixed = dict.fromkeys((positions[0], middle, positions[-1]) if shown is None else shown)
+    for k, position in enumerate(fixed, start=1):
+        print(f"{label} = {_written([position])}")
+        _show(draw(position), name and f"{name}-{k}")
+
+
+def _show(figure, name):
+    import course
+
+    if figure is not None:
+        course.show(figure, name or "slider")
+
+
+def _widgets():
+    """The module ipywidgets where somebody is there to turn a knob, else None.
+
+    A page (Lab, Notebook, VS Code) can answer a question of the kernel's, and says so with each cell that it runs. What
+    runs notebooks unattended (nbclient, and with it nbconvert and the grader) says that it cannot.
+    """
+    try:
+        from IPython import get_ipython
+
+        if os.environ.get("HBN_WIDGETS") == "0" or not get_ipython().kernel._allow_stdin:
+            return None
+        import ipywidgets
+    except (ImportError, AttributeError):  # not in a notebook, or no widgets here
+        return None
+    return ipywidgets
+
+
+def _flat(value):
+    """A value in a list, or those of a list, tuple or array, one level after the other."""
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        return [value]
+    return [part for own in value for part in _flat(own)]
+
+
+def _written(values):
+    """Numbers and words in a row, as a reader writes them."""
+
+    def one(value):
+        if isinstance(value, bool) or not isinstance(value, Real):
+            return str(value)
+        return f"{value:,.0f}" if float(value).is_integer() or abs(value) >= 1e4 else f"{value:.3g}"
+
+    return ", ".join(map(one, values))
