@@ -71,7 +71,7 @@ def find() -> Path:
             raise DataError(f"HBN_DATA names {named}, which does not exist; expected an archive or a folder")
         return path
     for name, _, _ in ARCHIVES.values():
-        if (cache_folder() / name).is_file():
+        if os.path.isfile(cache_folder() / name):  # in somebody else's folder, too, it is only not there
             return cache_folder() / name
     raise DataError(f"no TU-Berlin archive in {cache_folder()}; run 'python -m data_tools fetch', or {NO_ARCHIVE}")
 

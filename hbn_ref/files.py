@@ -167,9 +167,9 @@ def format_of(path: PathLike) -> str | None:
 
 
 def _read(path):
-    if path.is_dir():
+    if os.path.isdir(path):
         raise FileError(f"{path}: expected a file, found a folder")
-    if path.exists() and not zipfile.is_zipfile(path):
+    if os.path.exists(path) and not zipfile.is_zipfile(path):
         raise FileError(f"{path}: damaged, or not a file of this package")
     try:
         with zipfile.ZipFile(path) as content:  # nothing here is written compressed; a small file stays a small array
@@ -182,6 +182,8 @@ def _read(path):
             raise ValueError("its header is no dictionary")
     except FileNotFoundError:
         raise FileError(f"{path}: no such file") from None
+    except PermissionError:
+        raise FileError(f"{path}: may not be read by this user") from None
     except Exception as error:  # a flipped bit in a zip may raise nearly anything, NotImplementedError included
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise FileError(f"{path}: damaged, or not a file of this package ({reason})") from None

@@ -13,16 +13,17 @@ it, ``off[k]`` how far patch element k lies from there. One table each, and no c
 
 import numpy as np
 from llvmlite import ir
-from numba import config, njit, types
+from numba import config, types
 from numba.core import cgutils
 from numba.extending import intrinsic
+
+from .compiler import compiled
 
 JIT = not config.DISABLE_JIT
 BLOCK = 512  # rows summed into one partial sum: fixed, so float sums do not depend on the thread count
 CHUNK = 480  # products of one partial sum; of `simd` too
 SPARE = 7  # rows beyond the end that the products may read from their tables, and write
-_OPTIONS = {"nogil": True, "error_model": "numpy", "cache": True}
-_FLOAT = {**_OPTIONS, "fastmath": {"contract"}}  # allow a*b + c in one rounding, no reordering of sums
+_FLOAT = {"fastmath": {"contract"}}  # allow a*b + c in one rounding, no reordering of sums
 
 
 # ------------------------------------------------------------------------------------------ bits and words
@@ -135,7 +136,7 @@ else:
         return int(word).bit_count()
 
 
-@njit(**_OPTIONS)
+@compiled()
 def pack_signs(start, stop, x, words):
     """words[r] = the sign bits of row x[r], 1 for x >= 0; returns whether a NaN was met."""
     channels, flat = x.shape[1], x.reshape(-1)
@@ -152,7 +153,7 @@ def pack_signs(start, stop, x, words):
     return nan != 0
 
 
-@njit(**_OPTIONS)
+@compiled()
 def pack_inside(start, stop, x, words):
     """words[r] = one bit per channel: 1 where |x| < 1."""
     channels, flat = x.shape[1], x.reshape(-1)
@@ -166,7 +167,7 @@ def pack_inside(start, stop, x, words):
             words[r, whole] = inside(rest, 0)
 
 
-@njit(**_OPTIONS)
+@compiled()
 def pack_at_least(start, stop, x, threshold, flip, words):
     """words[r] = one bit per channel: (x[r, c] >= threshold[c]) XOR flip. threshold is padded to whole words."""
     channels, flat = x.shape[1], x.reshape(-1)
@@ -179,7 +180,7 @@ def pack_at_least(start, stop, x, threshold, flip, words):
             words[r, whole] = at_least(rest, 0, threshold, 64 * whole) ^ flip[whole]
 
 
-@njit(**_OPTIONS)
+@compiled()
 def unpack_rows(start, stop, words, x):
     """x[r] = +1 where the bit of words[r] is 1, -1 where it is 0."""
     for r in range(start, stop):
@@ -188,7 +189,7 @@ def unpack_rows(start, stop, words, x):
             x[r, c] = 2 * np.int64(bit) - 1
 
 
-@njit(**_OPTIONS)
+@compiled()
 def unpack_scaled(start, stop, words, alpha, w):
     """w[r, o] = alpha[o] where bit o of words[r] is 1, -alpha[o] where it is 0; w may have columns beyond the bits."""
     columns, flat = w.shape[1], w.reshape(-1)
@@ -200,7 +201,7 @@ def unpack_scaled(start, stop, words, alpha, w):
             w[r, c] = alpha[c] if bit else -alpha[c]
 
 
-@njit(**_OPTIONS)
+@compiled()
 def clear_rows(start, stop, words, x):
     """x[r] = 0 in place wherever the bit of words[r] is 0."""
     channels, flat = x.shape[1], x.reshape(-1)
@@ -212,7 +213,7 @@ def clear_rows(start, stop, words, x):
                 x[r, c] = 0
 
 
-@njit(**_OPTIONS)
+@compiled()
 def pack_columns(start, stop, w, words):
     """words[t, k, j] = sign bits over the channels of tap k // W, word k % W, of filter t * lanes + j.
 
@@ -239,14 +240,14 @@ def pack_columns(start, stop, w, words):
 # ----------------------------------------------------------------------------------- the gather products
 
 
-@njit(**_OPTIONS)
+@compiled()
 def _scale_row(out, alpha, total, count):
     for j in range(count.size):  # its own small loop: with four pixels' pointers in one loop LLVM stops vectorising
         out[j] = alpha[j] * (total[j] - 2 * count[j])
 
 
 def _make_xnor_gather(lanes):
-    @njit(**_OPTIONS)
+    @compiled()
     def xnor_gather(start, stop, x, base, off, w, total, kind, alpha, out):
         """out[m, o] = alpha[o] * (total[kind[m], o] - 2 sum_k popcount(x[base[m] + off[k]] ^ w[k, o])).
 
@@ -288,7 +289,7 @@ def _make_xnor_gather(lanes):
     return xnor_gather
 
 
-@njit(**_OPTIONS)
+@compiled()
 def _add_row(out, values, fresh):
     if fresh:
         for j in range(values.size):
@@ -299,7 +300,7 @@ def _add_row(out, values, fresh):
 
 
 def _make_float_gather(lanes):
-    @njit(**_FLOAT)
+    @compiled(**_FLOAT)
     def float_gather(start, stop, x, base, off, w, out, fresh):
         """out[m, o] = sum_k x[base[m] + off[k]] * w[k, o], the float twin; w is (K, columns), columns = lanes * tiles.
 
@@ -363,7 +364,7 @@ def spare(table: np.ndarray) -> np.ndarray:
 # ------------------------------------------------------------------------- what stands between convolutions
 
 
-@njit(**_FLOAT)
+@compiled(**_FLOAT)
 def channel_sums(start, stop, x, sums):
     """sums[b] = (sum of x, sum of x^2) per channel over block b of BLOCK rows of x (R, C); float64."""
     for b in range(start, stop):
@@ -374,7 +375,7 @@ def channel_sums(start, stop, x, sums):
                 sums[b, 1, c] += v * v
 
 
-@njit(**_FLOAT)
+@compiled(**_FLOAT)
 def scale_shift(start, stop, x, scale, shift, out):
     """out[r, c] = x[r, c] * scale[c] + shift[c]."""
     for r in range(start, stop):
@@ -382,7 +383,7 @@ def scale_shift(start, stop, x, scale, shift, out):
             out[r, c] = x[r, c] * scale[c] + shift[c]
 
 
-@njit(**_FLOAT)
+@compiled(**_FLOAT)
 def batchnorm_sums(start, stop, x, dout, mean, sums):
     """sums[b] = (sum of dout, sum of dout * (x - mean)) per channel over block b of BLOCK rows; float64."""
     for b in range(start, stop):
@@ -393,7 +394,7 @@ def batchnorm_sums(start, stop, x, dout, mean, sums):
                 sums[b, 1, c] += d * (x[r, c] - mean[c])
 
 
-@njit(**_FLOAT)
+@compiled(**_FLOAT)
 def batchnorm_dx(start, stop, x, dout, a, b, c, dx):
     """dx[r, i] = a[i] * dout[r, i] + b[i] * x[r, i] + c[i]."""
     for r in range(start, stop):
@@ -401,7 +402,7 @@ def batchnorm_dx(start, stop, x, dout, a, b, c, dx):
             dx[r, i] = a[i] * dout[r, i] + b[i] * x[r, i] + c[i]
 
 
-@njit(**_OPTIONS)
+@compiled()
 def relu(start, stop, x, out, words):
     """out = max(x, 0) over flat arrays, NaN stays NaN; bit i % 64 of word i // 64 tells which values stay."""
     rest = np.zeros(64, x.dtype)
@@ -417,7 +418,7 @@ def relu(start, stop, x, out, words):
             out[first:last] = rest[: last - first]
 
 
-@njit(**_OPTIONS)
+@compiled()
 def relu_dx(start, stop, words, dout, dx):
     """dx = dout where the bit is 1, 0 elsewhere, over flat arrays."""
     for i in range(start, stop):
@@ -428,7 +429,7 @@ def relu_dx(start, stop, words, dout, dx):
                 dx[j] = dout[j] if words[i] >> np.uint64(j - 64 * i) & np.uint64(1) else 0
 
 
-@njit(**_OPTIONS)
+@compiled()
 def max_pool(start, stop, x, kh, kw, sh, sw, ph, pw, out, tap):
     """out = the largest value of each window, tap = where in the window it was (row-major, first of equals)."""
     height, width, channels = x.shape[1], x.shape[2], x.shape[3]
@@ -455,7 +456,7 @@ def max_pool(start, stop, x, kh, kw, sh, sw, ph, pw, out, tap):
                     tap[n, i, j, c] = at[c]
 
 
-@njit(**_OPTIONS)
+@compiled()
 def max_pool_dx(start, stop, dout, tap, kh, kw, sh, sw, ph, pw, dx):
     """dx = the sum of dout over the windows that a value won. Windows may overlap: one image is one thread's."""
     height, width, channels, zero = dx.shape[1], dx.shape[2], dx.shape[3], dx.dtype.type(0)

@@ -26,13 +26,14 @@ from typing import Any
 
 import llvmlite.binding as llvm
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.core.registry import cpu_target
 from numba.extending import intrinsic, models, register_model
 
+from .compiler import compiled
+
 CHUNK = 480  # output pixels, and products of one sum, at a time: what they read stays in the cache. A multiple of rows
-_OPTIONS = {"nogil": True, "error_model": "numpy", "cache": True}
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
 
 # Bits of a vector register: (rows, lanes) of a block of words for tiles of 64 and 32, and of floats for 64 and 32.
@@ -202,7 +203,7 @@ def scaled(typingctx, counts, total, kind, m, alpha, first, columns):
 
 
 def _make_xnor_gather(rows, lanes):
-    @njit(**_OPTIONS)
+    @compiled()
     def xnor_gather(start, stop, x, base, off, w, total, kind, alpha, out):
         """The twin of `kernels.xnor_gather`; lanes divide its tiles."""
         columns, tile = out.shape[1], w.shape[2]
@@ -222,7 +223,7 @@ def _make_xnor_gather(rows, lanes):
 
 
 def _make_float_gather(rows, lanes):
-    @njit(**_OPTIONS)
+    @compiled()
     def float_gather(start, stop, x, base, off, w, out, fresh):
         """The twin of `kernels.float_gather`; lanes divide its columns."""
         columns, weights, result = out.shape[1], w.reshape(-1), out.reshape(-1)

@@ -1,0 +1,206 @@
+"""Where compiled kernels are kept, and what happens where they cannot be: the kernel is right all the same.
+
+Most tests compile a small kernel of their own in this process; those at the end begin processes in folders that refuse
+even root: mounted read-only, too small, or another user's.
+"""
+
+import errno
+import importlib.util
+import itertools
+import os
+import shutil
+import warnings
+from contextlib import contextmanager
+from pathlib import Path
+
+import numba
+import numpy as np
+import pytest
+
+from hbn_ref import compiler
+from tests.conftest import JIT
+
+pytestmark = pytest.mark.skipif(not JIT, reason="without the compiler nothing is kept")
+ROOT = Path(__file__).resolve().parents[1]
+SOURCE = """
+from hbn_ref.compiler import compiled
+
+def make(step):
+    @compiled()
+    def kernel(x):
+        return x[0] + step
+    return kernel
+
+one, ten = make(1), make(10)
+"""
+numbers = itertools.count()
+
+
+def fresh(folder, source=SOURCE):
+    """A module with kernels that nobody has compiled in this process."""
+    path = Path(folder, "some_kernels.py")
+    if not path.exists() or path.read_text() != source:
+        path.write_text(source)
+    spec = importlib.util.spec_from_file_location(f"some_kernels{next(numbers)}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def kept(tmp_path, monkeypatch):
+    """The folder that NUMBA_CACHE_DIR names; no warning has been given yet."""
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path / "kept"))
+    monkeypatch.setattr(compiler, "_warned", False)
+    return tmp_path / "kept"
+
+
+def files_in(folder):
+    return sorted(path for path in Path(folder).rglob("*") if path.is_file())
+
+
+def hits(kernel):
+    return sum(kernel.stats.cache_hits.values())
+
+
+def right(module, dtype=np.float32):
+    return module.one(np.full(1, 2, dtype)) == 3
+
+
+@contextmanager
+def quiet():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+
+
+def test_a_kernel_is_compiled_once_and_kept_in_a_folder_that_is_made(kept, tmp_path):
+    two = np.full(1, 2, np.float32)
+    with quiet():
+        first = fresh(tmp_path)
+        assert not kept.exists(), "an import writes nothing"
+        assert (first.one(two), first.ten(two), first.one(np.full(1, 2, np.int32))) == (3, 12, 3)
+        assert hits(first.one) == hits(first.ten) == 0 and len(files_in(kept)) == 3
+        again = fresh(tmp_path)
+        assert (again.one(two), again.ten(two), again.one(np.full(1, 2, np.int32))) == (3, 12, 3)
+        assert (hits(again.one), hits(again.ten)) == (2, 1) and len(files_in(kept)) == 3
+
+
+def test_another_source_is_compiled_and_takes_the_old_ones_place(kept, tmp_path):
+    with quiet():
+        assert right(fresh(tmp_path))
+        before = files_in(kept)
+        changed = fresh(tmp_path, SOURCE.replace("x[0] + step", "x[0] - step"))
+        assert changed.one(np.full(1, 2, np.float32)) == 1 and hits(changed.one) == 0
+    assert len(files_in(kept)) == 1 and files_in(kept) != before
+
+
+def _flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def _link(path):
+    path.unlink()
+    path.symlink_to(path.parent / "nowhere")
+
+
+DAMAGES = {
+    "empty": lambda path: path.write_bytes(b""),
+    "cut short": lambda path: path.write_bytes(path.read_bytes()[:-100]),
+    "longer": lambda path: path.write_bytes(path.read_bytes() + b"x"),
+    "one bit flipped": _flip,
+    "noise": lambda path: path.write_bytes(np.random.default_rng(0).bytes(5000)),
+    "another kernel's, whole": lambda path: shutil.copyfile(path.parent.parent / "other", path),
+    "a link to nowhere": _link,
+    "deleted": Path.unlink,
+    "its folder deleted": lambda path: shutil.rmtree(path.parent),
+}
+
+
+def test_a_damaged_file_is_compiled_again_and_mended(kept, tmp_path):
+    with quiet():
+        assert fresh(tmp_path).ten(np.full(1, 2, np.float32)) == 12
+        files_in(kept)[0].rename(kept / "other")
+        assert right(fresh(tmp_path))
+        (file,) = set(files_in(kept)) - {kept / "other"}
+        for name, damage in DAMAGES.items():
+            damage(file)
+            again = fresh(tmp_path)
+            assert right(again) and hits(again.one) == 0, name
+            mended = fresh(tmp_path)
+            assert right(mended) and hits(mended.one) == 1, name
+
+
+def test_what_cannot_be_replaced_or_read_is_compiled_each_time(kept, tmp_path, monkeypatch):
+    assert right(fresh(tmp_path))
+    with monkeypatch.context() as patch, quiet():
+        patch.setattr(compiler.CompileResultCacheImpl, "rebuild", lambda *_: 1 / 0)  # written by a Numba to come
+        assert right(fresh(tmp_path))
+    (file,) = files_in(kept)
+    file.unlink()
+    file.mkdir()
+    with quiet():
+        assert right(fresh(tmp_path))
+
+
+@pytest.mark.parametrize("at", ["write", "replace"])
+def test_a_disk_that_fills_up_costs_one_warning_and_no_half_file(kept, tmp_path, monkeypatch, at):
+    module = fresh(tmp_path)
+    assert right(module)
+
+    def full(path, *content):
+        if at == "write":
+            with open(path, "wb") as file:
+                file.write(content[0][:100])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(*((Path, "write_bytes") if at == "write" else (compiler.os, "replace")), full)
+        with pytest.warns(RuntimeWarning) as found:
+            assert right(module, np.int32) and module.ten(np.full(1, 2, np.float32)) == 12
+    assert len(found) == 1
+    assert "No space left on device" in str(found[0].message) and "NUMBA_CACHE_DIR" in str(found[0].message)
+    assert len(files_in(kept)) == 1, "what was written before stays, and nothing is half there"
+    with quiet():
+        again = fresh(tmp_path)
+        assert right(again) and hits(again.one) == 1
+
+
+def test_an_upgrade_on_a_full_disk_does_not_run_the_old_code(kept, tmp_path, monkeypatch):
+    """Numba's own index, small, is written before the data, large: it would name the old data from then on."""
+    assert right(fresh(tmp_path))
+    changed = SOURCE.replace("x[0] + step", "x[0] - step")
+
+    def full(path, content):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.warns(RuntimeWarning):
+        patch.setattr(Path, "write_bytes", full)
+        assert fresh(tmp_path, changed).one(np.full(1, 2, np.float32)) == 1
+    assert fresh(tmp_path, changed).one(np.full(1, 2, np.float32)) == 1
+
+
+def test_two_that_write_at_once_do_not_take_each_others_code(kept, tmp_path, monkeypatch):
+    """Between one's last look at the folder and its file, the other does all it has to do."""
+    ours, theirs, replace = fresh(tmp_path), fresh(tmp_path), os.replace
+
+    def late(source, target):
+        monkeypatch.setattr(compiler.os, "replace", replace)
+        assert right(theirs, np.int32)
+        replace(source, target)
+
+    monkeypatch.setattr(compiler.os, "replace", late)
+    with quiet():
+        assert right(ours)
+        again = fresh(tmp_path)
+        assert right(again) and right(again, np.int32) and hits(again.one) == 2
+
+
+def test_all_our_kernels_can_be_kept():
+    from hbn_ref import kernels, simd
+
+    every = [k for k in vars(kernels).values() if hasattr(k, "py_func")]
+    every += [*kernels.xnor_gather.values(), *kernels.float_gather.values(), simd.xnor_gather(64), simd.float_gather(64)]
+    assert len(every) > 20 and all(isinstance(k._cache, compiler._Kept) for k in every)
