@@ -9,7 +9,10 @@ import importlib.util
 import itertools
 import os
 import shutil
+import subprocess
+import sys
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -202,5 +205,178 @@ def test_all_our_kernels_can_be_kept():
     from hbn_ref import kernels, simd
 
     every = [k for k in vars(kernels).values() if hasattr(k, "py_func")]
-    every += [*kernels.xnor_gather.values(), *kernels.float_gather.values(), simd.xnor_gather(64), simd.float_gather(64)]
+    every += [
+        *kernels.xnor_gather.values(),
+        *kernels.float_gather.values(),
+        simd.xnor_gather(64),
+        simd.float_gather(64),
+    ]
     assert len(every) > 20 and all(isinstance(k._cache, compiler._Kept) for k in every)
+
+
+# ------------------------------------------------------------------------- processes in folders that refuse all
+
+
+PACK = """
+import numpy as np
+from hbn_ref import bits
+x = np.random.default_rng(0).standard_normal((5, 70)).astype(np.float32)
+assert ((bits.unpack(bits.pack(x), 70) > 0) == (x >= 0)).all()
+print("right")
+"""
+POWERLESS = ("setpriv", "--bounding-set=-all", "--inh-caps=-all")  # root who may write only what is root's
+EVERYTHING = """
+import pathlib, sys, threading, urllib.request
+out, images = pathlib.Path(sys.argv[1]), sys.argv[2]
+sys.path.append("tutorials")
+import course
+course.setup()
+from hbn_ref.__main__ import DOODLES, main
+from data_tools.__main__ import main as tools
+small = "--classes 3 --size 32 --width 0.25 --epochs 1"
+for line in (
+    f"train {small} --out {out}/model",
+    f"study {small} --variants fbin,hybrid --out {out}/study",
+    f"report {out}/study/report.json",
+    f"evaluate {out}/model.npz",
+    f"export {out}/model.npz {out}/packed",
+    f"predict {out}/packed.npz {images}/a/0.png",
+    "summary small-fbin --time",
+    f"summary {out}/model.npz",
+):
+    assert main(line.split()) == 0, line
+for line in ("info --classes 3", f"info {images}", f"preview --classes 3 --out {out}/sheet.png"):
+    assert tools(line.split()) == 0, line
+import data_tools
+from hbn_ref import deploy, draw
+packed = deploy.load(DOODLES)
+def prepare(strokes, width):
+    return data_tools.prepare_strokes(strokes, packed.preprocessing, width)
+with draw.make_server(packed, prepare, port=0) as server:
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_port}/"
+    page = urllib.request.urlopen(url, timeout=60).read()
+    body = b'{"strokes": [[[0.3, 0.3], [0.7, 0.7]]]}'
+    asked = urllib.request.Request(url + "predict", body, {"Content-Type": "application/json"})
+    assert b"canvas" in page and b"probability" in urllib.request.urlopen(asked, timeout=60).read()
+    server.shutdown()
+print("right")
+"""
+
+
+def copy_of_the_package(folder):
+    for name in ("hbn_ref", "data_tools", "tutorials"):
+        ignored = shutil.ignore_patterns("__pycache__", "*.ipynb", "data")
+        shutil.copytree(ROOT / name, Path(folder, "site", name), ignore=ignored)
+    for name in ("home", "out", "images/a", "images/b"):
+        Path(folder, name).mkdir(parents=True)
+    for k, name in enumerate("ab" * 3):
+        shutil.copyfile(ROOT / "results" / "choice.png", Path(folder, "images", name, f"{k // 2}.png"))
+
+
+def run(folder, code, before="", prefix=(), path="site", **environment):
+    """A process that begins in ``folder``/site, its home ``folder``/home; ``before`` mounts things for it alone."""
+    unwanted = ("NUMBA_CACHE_DIR", "HBN_CACHE", "XDG_CACHE_HOME", "HBN_DATA", "IPYTHONDIR", "MPLCONFIGDIR")
+    env = {name: value for name, value in os.environ.items() if name not in unwanted}
+    env |= {"HOME": str(folder / "home"), "PYTHONPATH": str(folder / path), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-c", code, str(folder / "out"), str(folder / "images")]
+    if before:
+        command = ["unshare", "-m", "sh", "-ec", f'{before}\nexec "$@"', "sh", *command]
+    done = subprocess.run(
+        [*prefix, *command], cwd=folder / "site", env=env | environment, capture_output=True, text=True, timeout=600
+    )
+    assert (done.returncode, done.stdout.splitlines()[-1:]) == (0, ["right"]), done.stderr
+    return [line for line in done.stderr.splitlines() if "Warning" in line]
+
+
+def one_warning(lines):
+    return len(lines) == 1 and "NUMBA_CACHE_DIR" in lines[0]
+
+
+@pytest.fixture
+def mounts():
+    """Skips where this user may not mount; root may, for a process and its children only."""
+    probe = ["unshare", "-m", "mount", "-t", "tmpfs", "none", "/mnt"]
+    if not shutil.which("unshare") or subprocess.run(probe, capture_output=True).returncode:
+        pytest.skip("this user may not mount a file system")
+
+
+@pytest.fixture
+def others(open_to_all):
+    """Gives folders to another user; this one, though root, may then not write there: see `POWERLESS`."""
+    probe = [*POWERLESS, sys.executable, "-c", "import numpy"]
+    if not shutil.which("setpriv") or subprocess.run(probe, cwd="/", capture_output=True).returncode:
+        pytest.skip("only root gives folders away")
+
+    def give(*folders):
+        for folder in folders:
+            for path in [folder, *folder.rglob("*")]:
+                os.chown(path, 65534, 65534)
+
+    return give
+
+
+def read_only(folder):
+    return f"mount --bind {folder} {folder}\nmount -o remount,ro,bind {folder}\nmount -t tmpfs none {folder}/out"
+
+
+def test_a_read_only_system(open_to_all, mounts):
+    copy_of_the_package(open_to_all)
+    assert one_warning(run(open_to_all, PACK, read_only(open_to_all)))
+
+
+@pytest.mark.slow
+def test_a_zip_of_the_package_and_no_home(open_to_all, others):
+    copy_of_the_package(open_to_all)
+    shutil.make_archive(str(open_to_all / "package"), "zip", open_to_all / "site")
+    shutil.rmtree(open_to_all / "site" / "hbn_ref")
+    others(open_to_all)
+    assert one_warning(run(open_to_all, PACK, prefix=POWERLESS, path="package.zip"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kept", ["missing", "a file", "someone else's", "ours"])
+def test_only_a_folder_of_ours_is_written_to(open_to_all, others, kept):
+    copy_of_the_package(open_to_all)
+    folder = open_to_all / "kept"
+    if kept == "a file":
+        folder.write_text("")
+    elif kept != "missing":
+        folder.mkdir()
+    others(open_to_all)
+    if kept == "ours":
+        os.chown(folder, os.geteuid(), os.getegid())
+    warned = run(open_to_all, PACK, prefix=POWERLESS, NUMBA_CACHE_DIR=str(folder))
+    assert warned == [] if kept == "ours" else one_warning(warned)
+    assert bool(files_in(folder)) == (kept == "ours")
+
+
+@pytest.mark.slow
+def test_two_processes_compile_into_one_folder_at_once(tmp_path):
+    copy_of_the_package(tmp_path)
+    kept = tmp_path / "site" / "hbn_ref" / "__pycache__"
+    two = [PACK, PACK.replace("astype(np.float32)", "astype(np.float64)")]
+    with ThreadPoolExecutor() as pool:
+        assert list(pool.map(lambda code: run(tmp_path, code), two * 2)) == [[]] * 4
+    count = len(files_in(kept))
+    check = (
+        "\nfrom hbn_ref import kernels; assert sum(kernels.pack_signs.stats.cache_hits.values()) == 1; print('right')"
+    )
+    assert [run(tmp_path, code + check) for code in two] == [[], []]
+    assert len(files_in(kept)) == count
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", ["read-only", "fills up", "another user's"])
+def test_every_command_the_notebooks_start_and_the_draw_page(open_to_all, request, place):
+    copy_of_the_package(open_to_all)
+    if place == "another user's":
+        request.getfixturevalue("others")(open_to_all / "site", open_to_all / "home")
+        warned = run(open_to_all, EVERYTHING, prefix=POWERLESS)
+    else:
+        request.getfixturevalue("mounts")
+        (open_to_all / "kept").mkdir()
+        small = f"mount -t tmpfs -o size=400k none {open_to_all}/kept"  # room for some kernels
+        before, name = (read_only(open_to_all), "home") if place == "read-only" else (small, "kept")
+        warned = run(open_to_all, EVERYTHING, before, NUMBA_CACHE_DIR=str(open_to_all / name))
+    assert one_warning(warned), warned
