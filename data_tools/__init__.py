@@ -1,4 +1,7 @@
-"""Data sets: built-in doodles, TU-Berlin sketches, any folder of images. Independent of hbn_ref."""
+"""Data sets: built-in doodles, TU-Berlin sketches, any folder of images.
+
+Independent of hbn_ref, but for `room`, which asks it how much memory there is when much is wanted.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,6 +11,7 @@ import numpy as np
 
 from .dataset import Dataset, check_seed, check_size, choose_classes
 from .errors import DataError
+from .room import ask_for_images
 
 __all__ = ["DataError", "Dataset", "load", "prepare_files", "prepare_strokes"]
 
@@ -69,6 +73,7 @@ def prepare_files(paths: Sequence[Path], preprocessing: dict[str, Any]) -> np.nd
     """
     from . import augment, folder
 
+    ask_for_images(len(paths), preprocessing)
     stored = [folder.reduce(folder.read_file(path), path.name, preprocessing, str(path)) for path in paths]
     return augment.evaluation_batch(np.stack(stored), preprocessing)
 
@@ -83,6 +88,7 @@ def prepare_strokes(strokes: Sequence[np.ndarray], preprocessing: dict[str, Any]
 
     if preprocessing["kind"] != "sketch":
         raise DataError(f"the network was trained on a {preprocessing['kind']}; expected one trained on sketches")
+    ask_for_images(1, preprocessing)
     stored = preprocessing["stored"]
     image = render(strokes, stored, width=width * tuberlin.pen_width(stored))
     return augment.evaluation_batch(image[None, :, :, None], preprocessing)

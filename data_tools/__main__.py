@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from . import DataError, Dataset, load, tuberlin
+from .room import ask
 
 COLUMNS = 6  # drawings in a row of a preview, and as many augmented ones
 LABEL_WIDTH, GAP = 110, 2
@@ -23,6 +24,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.run(options)
     except BrokenPipeError:  # the reader, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except MemoryError as error:
+        print(f"data_tools: out of memory ({error}); choose a smaller size", file=sys.stderr)
+        return 2
     except (DataError, OSError) as error:
         print(f"data_tools: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
@@ -142,7 +146,9 @@ def contact_sheet(data: Dataset, augmented: bool = False, seed: int = 0) -> Imag
     images, labels = data.train
     cell = about["stored"] + GAP
     columns = COLUMNS * (2 if augmented else 1)
-    sheet = Image.new("RGB", (LABEL_WIDTH + columns * cell, len(data.classes) * cell), "white")
+    width, height = LABEL_WIDTH + columns * cell, len(data.classes) * cell
+    ask(f"a sheet of {width} x {height} pixels", 4 * width * height, "choose a smaller size or fewer classes")
+    sheet = Image.new("RGB", (width, height), "white")
     pen = ImageDraw.Draw(sheet)
     rng = np.random.default_rng(seed)
     for row, name in enumerate(data.classes):

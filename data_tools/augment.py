@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from .errors import DataError
+from .room import ask_for_batch
 
 AUGMENTATION: dict[str, Any] = {
     "area": (0.7, 1.0),  # of the crop, as a share of the stored image; a centre crop has 64 x 64 of 72 x 72 = 0.79
@@ -68,6 +69,7 @@ def training_batch(
         Images of another type or shape.
     """
     images, how = _check_images(images, preprocessing), AUGMENTATION | (augmentation or {})
+    ask_for_batch(len(images), preprocessing, 32)
     size, stored = preprocessing["size"], preprocessing["stored"]
     warps = random_warps(len(images), rng, size, stored, how).astype(np.float32)[:, :, None, None]
     pixels = np.arange(size, dtype=np.float32) + np.float32(0.5)
@@ -181,6 +183,7 @@ def evaluation_batch(images: np.ndarray, preprocessing: dict[str, Any]) -> np.nd
         Images of another type or shape.
     """
     images = _check_images(images, preprocessing)
+    ask_for_batch(len(images), preprocessing, 4)
     size = preprocessing["size"]
     start = (preprocessing["stored"] - size) // 2
     return _normalise(images[:, start : start + size, start : start + size], preprocessing)
@@ -205,6 +208,7 @@ def ten_crops(images: np.ndarray, preprocessing: dict[str, Any]) -> np.ndarray:
         Images of another type or shape.
     """
     images = _check_images(images, preprocessing)
+    ask_for_batch(len(images), preprocessing, 60)  # five crops in float32, and ten
     size = preprocessing["size"]
     far = preprocessing["stored"] - size
     corners = [(0, 0), (0, far), (far, 0), (far, far), (far // 2, far // 2)]

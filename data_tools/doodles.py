@@ -19,6 +19,7 @@ from .dataset import (
     stack_split,
 )
 from .errors import DataError
+from .room import ask_for_images
 from .strokes import (
     arc,
     both_sides,
@@ -512,10 +513,12 @@ def load(
     preprocessing = make_preprocessing(size) | {"source": "doodles", "split_seed": seed}
     stored = preprocessing["stored"]
     counts = {"train": train, "validation": validation, "test": test}
-    splits = []
-    for split, (split_name, count) in enumerate(counts.items()):
+    for split_name, count in counts.items():
         if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count < 1:
             raise DataError(f"{split_name} is {count!r}; expected the drawings a class, 1 or more")
+    ask_for_images(len(names) * sum(counts.values()), preprocessing)
+    splits = []
+    for split, count in enumerate(counts.values()):
         streams = [np.random.default_rng([seed, split, CLASSES.index(name)]) for name in names]
         splits.append(stack_split([images(name, count, rng, stored) for name, rng in zip(names, streams)]))
     return Dataset("doodles", names, splits[0], splits[1], splits[2], preprocessing)

@@ -23,7 +23,7 @@ import numpy as np
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
-from . import dataset, tuberlin
+from . import dataset, room, tuberlin
 from .errors import DataError, readable
 
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # which else grumbles to stderr over damaged files
@@ -332,6 +332,11 @@ def read_image(data: bytes, name: str) -> Image.Image:
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 if not 0 < min(image.size) <= max(image.size) <= LARGEST_SIDE:
                     raise ValueError(f"it is {image.width} x {image.height} pixels; the limit is {LARGEST_SIDE} a side")
+                room.ask(
+                    f"it is {image.width} x {image.height} pixels, which",
+                    2 * image.width * image.height * len(image.getbands()),
+                    "reduce it first",
+                )
                 image.load()
                 ImageOps.exif_transpose(image, in_place=True)
                 return _eight_bit(image)
@@ -405,6 +410,7 @@ def _reduced(source, layout, names, preprocessing, progress):
     kind, channels = _judge(source, [m for name in sorted(layout) for part in layout[name].values() for m in part])
     wanted = dataset.make_preprocessing(preprocessing["size"], kind, channels)
     members = [[member for part in layout[name].values() for member in part] for name in names]
+    room.ask_for_images(sum(map(len, members)), wanted)
     images = np.empty((sum(map(len, members)), wanted["stored"], wanted["stored"], channels), np.uint8)
     every = tqdm(
         [member for part in members for member in part],

@@ -12,6 +12,7 @@ from typing import Any
 
 from . import cost, deploy, engine, files, hybrid, models, presets, study, train
 
+BATCH = 64  # images that predict has in memory at a time
 DOODLES = Path(__file__).with_name("doodles.npz")  # a packed network that comes with the package
 
 
@@ -145,7 +146,7 @@ def _summary_model(args):
     network, variant, keep_real = models.parse(args.model)
     return models.build(
         network, variant, num_classes=args.classes, in_channels=args.channels, input_size=args.size,
-        keep_real=args.keep_real or keep_real, last_layer=args.last_layer, width=args.width,
+        keep_real=args.keep_real or keep_real, last_layer=args.last_layer, width=args.width, init=args.time,
     )  # fmt: skip
 
 
@@ -161,7 +162,7 @@ def _summary(args):
         return
     model = _summary_model(args)
     timing = {"timing": cost.measured_layers(model, factor)} if args.time else {}
-    file_bytes = deploy.file_bytes(deploy.compile(model))
+    file_bytes = deploy.file_bytes(model)
     if args.json:
         table = cost.table(model, factor) | timing
         table["total"]["file_bytes"] = file_bytes
@@ -183,8 +184,10 @@ def _export(args):
 def _predict(args):
     import data_tools
 
-    packed = deploy.load(args.model)
-    found = deploy.best(packed, data_tools.prepare_files(args.images, packed.preprocessing))
+    packed, found = deploy.load(args.model), []
+    for start in range(0, len(args.images), BATCH):
+        some = args.images[start : start + BATCH]
+        found += deploy.best(packed, data_tools.prepare_files(some, packed.preprocessing))
     if args.json:
         rows = [[{"class": name, "probability": share} for name, share in row] for row in found]
         print(json.dumps({str(path): row for path, row in zip(args.images, rows, strict=True)}, indent=1))
@@ -370,6 +373,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.run(args)
     except (ValueError, OSError, FloatingPointError) as error:
         print(f"hbn_ref {args.name}: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except MemoryError as error:
+        print(f"hbn_ref {args.name}: out of memory ({error}); choose a smaller size or batch", file=sys.stderr)
         return 2
     except ModuleNotFoundError as error:
         print(f"hbn_ref {args.name}: needs {error.name}; install hbn-ref[study] or requirements.txt", file=sys.stderr)

@@ -51,7 +51,8 @@ class _Kept(NullCache):
     """What a dispatcher of Numba asks for a compiled kernel, and gives one to keep. No error leaves it."""
 
     def __init__(self, function, options):
-        self.function, self.options, self.place = function, options, None
+        self.function, self.options = function, options
+        self.place: Any = None  # found at the first use
 
     def load_overload(self, sig, target_context):
         """The compiled kernel for the types ``sig``, or None."""

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from . import conv, engine, layers, models
+from . import conv, engine, layers, memory, models
 
 FACTOR = 58  # binary MACs per real MAC, XNOR-Net section 4.1
 COLUMNS = {
@@ -61,27 +61,12 @@ def _convolution(number, layer, shape, output):
     }  # fmt: skip
 
 
-def _visit(layer, shape):
-    """Yield (leaf layer, input shape, output shape) in the order of the definition."""
-    if isinstance(layer, layers.Sequential):
-        for inner in layer.layers:
-            yield from _visit(inner, shape)
-            shape = inner.output_shape(shape)
-    elif isinstance(layer, layers.Residual):
-        yield from _visit(layer.body, shape)
-        yield from _visit(layer.shortcut, shape)
-    elif isinstance(layer, layers.Concat):
-        for branch in layer.branches:
-            yield from _visit(branch, shape)
-    else:
-        yield layer, shape, layer.output_shape(shape)
-
-
 def visit(model: layers.Sequential) -> list[tuple[layers.Conv, tuple[int, ...], tuple[int, ...]]]:
     """Return [(convolution, input shape, output shape)] of a built model in the order of their numbers."""
     spec = models.spec_of(model)
     size = spec["input_size"]
-    found = [seen for seen in _visit(model, (size, size, spec["in_channels"])) if isinstance(seen[0], layers.Conv)]
+    leaves = models.leaves(model, (size, size, spec["in_channels"]))
+    found = [(leaf, before, after) for leaf, before, after in leaves if isinstance(leaf, layers.Conv)]
     numbers = models.layer_numbers(spec["definition"])
     return sorted(found, key=lambda seen: numbers[seen[0].name])
 
@@ -147,6 +132,7 @@ def measured_layers(model: layers.Sequential, factor: float = FACTOR, repeats: i
         number, layer, inputs, weights, ms, share (of all convolutions' time), predicted_share (of the equivalent
         operations)
     """
+    memory.ask("model: one image", models.bytes_needed(model, 1))
     rng, rows = np.random.default_rng(0), []
     with layers.packed_weights(model), engine.threads(1):
         for row, (layer, shape, _) in zip(table(model, factor)["layers"], visit(model), strict=True):

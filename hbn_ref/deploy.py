@@ -25,11 +25,12 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from . import binarize, bits, conv, engine, files, kernels, layers, models, train
+from . import binarize, bits, conv, engine, files, kernels, layers, memory, models, train
 from .checks import float_array
 
 FORMAT = "hbn_ref packed 1"
@@ -241,7 +242,7 @@ class _FromModel:
         w = layer.params["w"]
         alpha = binarize.alpha(w) if layer.scale else np.ones(w.shape[3], np.float32)
         scale, shift = self.fold(norm)
-        return threshold(alpha, scale, shift, w[..., 0].size, relu)
+        return _threshold(*threshold(alpha, scale, shift, w[..., 0].size, relu))
 
 
 def _is(items, i, kind):
@@ -283,7 +284,7 @@ def _steps(items, source):
             made.append(Count(layer.name, w, layer.stride, layer.padding, real=not chain))
             if chain:
                 made += map(_pool, pools)
-                made.append(_threshold(*source.threshold(layer, items[j], relu)))
+                made.append(source.threshold(layer, items[j], relu))
                 i = j + 1
         elif isinstance(layer, layers.BatchNorm):
             kind = Signs if _is(items, i, layers.XnorConv) else Scale
@@ -343,7 +344,12 @@ class PackedNetwork:
             raise ValueError(
                 f"x: expected float32 images (N, {', '.join(map(str, expected))}), got {x.dtype} {x.shape}"
             )
+        memory.ask(f"x: {len(x)} images at once", len(x) * self._image_bytes)
         return _run(self.steps, x, watch)
+
+    @cached_property
+    def _image_bytes(self):
+        return models.bytes_needed(models.from_spec(self.spec, init=False), 1)
 
     def trace(self, x: np.ndarray) -> tuple[np.ndarray, list[tuple[str, np.ndarray]]]:
         """Return (logits, [(layer, bits)]): bits uint8 (N, H, W, C), 1 for +1, of what enters each binary layer."""
@@ -483,7 +489,7 @@ class _FromFile:
         t = self.take("floats", shape)
         if not np.all((t >= -n) & (t <= n + 1) & (t == np.round(t))):
             raise ValueError("a threshold is no count")
-        return t.astype(np.int64), self.take("bits", shape).astype(bool)
+        return _threshold(t.astype(np.int64), self.take("bits", shape).astype(bool))
 
 
 def _checksum(header, floats, packed_bits):
@@ -491,9 +497,42 @@ def _checksum(header, floats, packed_bits):
     return hashlib.sha256(text + floats.tobytes() + packed_bits.tobytes()).hexdigest()
 
 
-def file_bytes(packed: PackedNetwork) -> int:
-    """Bytes of all numbers in the file of a packed network: 1 bit a binary weight and flip, 4 bytes for all else."""
-    blobs = _collect(packed.steps, _Blobs())
+class _Counted:
+    """Where numbers are only counted: shapes are all that it looks at, so that a network may have no memory."""
+
+    def __init__(self):
+        self.floats = self.bits = 0
+
+    def real(self, array):
+        self.floats += array.size
+        return array
+
+    def weights(self, layer, with_alpha):
+        w = layer.params["w"]
+        self.bits += w.size
+        self.floats += w.shape[3] if with_alpha else 0
+
+    def columns(self, layer):
+        return self.weights(layer, with_alpha=True), None
+
+    def fold(self, norm):
+        return tuple(self.real(norm.params["gamma"]) for _ in range(2))
+
+    def threshold(self, layer, norm, relu):
+        self.bits += layer.params["w"].shape[3]
+        self.floats += layer.params["w"].shape[3]
+
+
+def file_bytes(network: PackedNetwork | layers.Sequential) -> int:
+    """Bytes of all numbers in the file of a packed network: 1 bit a binary weight and flip, 4 bytes for all else.
+
+    Of a network of `models.build`, also one with ``init=False``, the bytes that it will have when it is packed.
+    """
+    if isinstance(network, layers.Sequential):
+        counted = _Counted()
+        _steps(network.layers, counted)
+        return 4 * counted.floats + -(-counted.bits // 8)
+    blobs = _collect(network.steps, _Blobs())
     return 4 * sum(a.size for a in blobs.floats) + -(-sum(a.size for a in blobs.bits) // 8)
 
 

@@ -18,12 +18,13 @@ import numpy as np
 
 from . import kernels, simd
 
+MOST_THREADS = 1024  # more than any machine has a use for, less than a system refuses
 ROWS = 24  # threads share out rows in multiples of this, a multiple of every block's rows
 
 
 def _default_threads():
     wanted = os.environ.get("HBN_NUM_THREADS", "")
-    if wanted.isdigit() and int(wanted) > 0:
+    if wanted.isdigit() and 0 < int(wanted[:9]) <= MOST_THREADS:
         return int(wanted)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -49,8 +50,8 @@ def get_num_threads() -> int:
 def set_num_threads(threads: int) -> None:
     """Use ``threads`` threads in kernels from now on. No result depends on the number."""
     global _threads, _pool
-    if not isinstance(threads, (int, np.integer)) or threads < 1:
-        raise ValueError(f"threads: expected a whole number of at least 1, got {threads!r}")
+    if not isinstance(threads, (int, np.integer)) or not 1 <= threads <= MOST_THREADS:
+        raise ValueError(f"threads: expected a whole number from 1 to {MOST_THREADS}, got {threads!r}")
     _threads, _pool = int(threads), None
 
 

@@ -133,6 +133,7 @@ def write_json(path: PathLike, content: Any) -> None:
 
 def read_json(path: PathLike) -> Any:
     """Read a JSON file; FileError where it is none."""
+    _expect_file(path)
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -166,9 +167,14 @@ def format_of(path: PathLike) -> str | None:
     return _read(Path(path))[0].get("format")
 
 
+def _expect_file(path):
+    """Raise a FileError for a folder, and for what may never end: a device, a pipe."""
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise FileError(f"{path}: expected a file, found a {'folder' if os.path.isdir(path) else 'device or a pipe'}")
+
+
 def _read(path):
-    if os.path.isdir(path):
-        raise FileError(f"{path}: expected a file, found a folder")
+    _expect_file(path)
     if os.path.exists(path) and not zipfile.is_zipfile(path):
         raise FileError(f"{path}: damaged, or not a file of this package")
     try:

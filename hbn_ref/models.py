@@ -16,17 +16,18 @@ The first convolution is always real, and so is the classifier unless ``last_lay
 inputs). Convolutions are numbered in the order of the definition, the first is 1.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from . import conv as convolution
-from . import files, layers
+from . import files, layers, memory
 from .binarize import ESTIMATORS, RULES
 from .checks import IntOrPair, one_of, pair, real_number, whole_number
 
 VARIANTS = ("fprec", "wbin", "fbin", "hybrid")
+MOST_WEIGHTS = 2**59  # of a layer: more bytes than an array may have
 FORMAT = "hbn_ref model 1"
 Item = dict[str, Any]  # of a definition: what `conv`, `max_pool`, ... return
 
@@ -322,6 +323,11 @@ class _Builder:
     def _weights(self, item, shape, filters):
         kernel = item["kernel"]
         kh, kw = shape[:2] if kernel == "map" else pair("kernel", kernel, 1)
+        if kh * kw * shape[2] * filters > MOST_WEIGHTS:
+            raise ValueError(
+                f"{item['name']}: {kh:g} x {kw:g} x {shape[2]:g} x {filters:g} weights are more than any machine holds;"
+                " choose a smaller width, input_size or num_classes"
+            )
         rng = np.random.default_rng([self.spec["seed"], self.numbers[item["name"]]])
         if not self.init:
             return np.broadcast_to(np.float32(0), (kh, kw, shape[2], filters))  # its shape and no memory
@@ -336,7 +342,7 @@ class _Builder:
     def _conv(self, item, shape):
         spec, name = self.spec, item["name"]
         first = self.numbers[name] == 1
-        filters = item["channels"] if spec["width"] == 1 else max(2, round(item["channels"] * spec["width"]))
+        filters = item["channels"] if spec["width"] == 1 else max(2, round(min(item["channels"] * spec["width"], 1e30)))
         w = self._weights(item, shape, filters)
         geometry = {"stride": item["stride"], "padding": item["padding"]}
         if max(pair("padding", item["padding"], 0)) > max(w.shape[:2]):
@@ -462,8 +468,12 @@ def _check_spec(spec):
 
 
 def from_spec(spec: dict[str, Any], init: bool = True) -> layers.Sequential:
-    """Build the network that ``spec``, the record kept by `build`, describes."""
+    """Build the network that ``spec``, the record kept by `build`, describes; ValueError where memory is short."""
     _check_spec(spec)
+    if init:
+        count = _numbers(from_spec(spec, init=False))
+        settings = ", ".join(f"{key} {spec[key]:g}" for key in ("input_size", "width", "num_classes", "in_channels"))
+        memory.ask(f"network: {count:,} weights ({settings})", 4 * count)
     image = (spec["input_size"], spec["input_size"], spec["in_channels"])
     try:
         made, shape = _Builder(spec, init).sequence(spec["definition"], image)
@@ -475,6 +485,11 @@ def from_spec(spec: dict[str, Any], init: bool = True) -> layers.Sequential:
     if shape != expected:
         raise ValueError(f"definition: its end has the shape {shape}, expected {expected}; end it with a classifier")
     return layers.Sequential([*made, layers.Flatten("logits", logits=True)], spec["name"], spec)
+
+
+def _numbers(model):
+    """How many numbers a network holds."""
+    return sum(array.size for array in model.state().values())
 
 
 def start_from(model: layers.Sequential, trained: layers.Sequential) -> None:
@@ -495,6 +510,58 @@ def start_from(model: layers.Sequential, trained: layers.Sequential) -> None:
             raise ValueError(f"trained: {layer.name} has {layer.params['w'].shape} here and {found} there")
     for layer in ours:
         layer.params["w"][...] = theirs[layer.name]
+
+
+# --------------------------------------------------------------------------------------------- memory
+
+
+def leaves(
+    layer: layers.Layer, shape: tuple[int, ...]
+) -> Iterator[tuple[layers.Layer, tuple[int, ...], tuple[int, ...]]]:
+    """Yield (leaf layer, input shape, output shape) in the order of the definition."""
+    if isinstance(layer, layers.Sequential):
+        for inner in layer.layers:
+            yield from leaves(inner, shape)
+            shape = inner.output_shape(shape)
+    elif isinstance(layer, layers.Residual):
+        yield from leaves(layer.body, shape)
+        yield from leaves(layer.shortcut, shape)
+    elif isinstance(layer, layers.Concat):
+        for branch in layer.branches:
+            yield from leaves(branch, shape)
+    else:
+        yield layer, shape, layer.output_shape(shape)
+
+
+def bytes_needed(model: layers.Sequential, batch: int, slots: int | None = None) -> int:
+    """Return how many bytes a batch takes on its way through a network, at least: the images and what is made of them.
+
+    Without ``slots``, a forward pass: the largest input and output of a layer. With them, a training step: what each
+    layer keeps for its backward pass, a gradient for each weight, and so many running arrays of the optimiser.
+    """
+    spec = spec_of(model)
+    size = spec["input_size"]
+    kept, most = 0, 0
+    for layer, before, after in leaves(model, (size, size, spec["in_channels"])):
+        x, out = (4 * shape[0] * shape[1] * shape[2] for shape in (before, after))
+        most = max(most, kept + x + out)
+        kept += 0 if slots is None else _kept_bytes(layer, before, x, out)
+    weights = sum(layer.params[key].size for _, layer, key in model.parameters())
+    return batch * max(most, kept) + 4 * weights * (0 if slots is None else 1 + slots)
+
+
+def _kept_bytes(layer, before, x, out):
+    """Of one image, for the backward pass of one layer; x and out are the bytes of its input and output."""
+    if isinstance(layer, layers.XnorConv):
+        return x // 16  # two bits a value
+    if isinstance(layer, layers.Conv):
+        (ph, pw), (height, width, channels) = layer.padding, before
+        return 4 * (height + 2 * ph) * (width + 2 * pw) * channels
+    if isinstance(layer, layers.BatchNorm):
+        return x
+    if isinstance(layer, layers.MaxPool):
+        return out // 4  # a byte a value
+    return x // 32 if isinstance(layer, layers.ReLU) else 0
 
 
 # ---------------------------------------------------------------------------------------------- files
@@ -543,6 +610,8 @@ def load(path: files.PathLike) -> tuple[layers.Sequential, list[str], dict[str, 
     """
     header, arrays = files.read_arrays(path, FORMAT)
     try:
+        if _numbers(from_spec(header["spec"], init=False)) != sum(array.size for array in arrays.values()):
+            raise ValueError("its arrays are not those of its network")  # before memory is taken for what it claims
         model = from_spec(header["spec"])
         model.load_state(arrays)
         _check_labels(model.spec, header["classes"], header["preprocessing"])

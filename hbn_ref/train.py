@@ -27,7 +27,7 @@ try:
 except ModuleNotFoundError:  # pip install hbn-ref without [study]: train in silence
     tqdm = None
 
-from . import files, layers
+from . import files, layers, memory, models
 from .checks import one_of, real_number, same_shape, whole_number
 
 CHECKPOINT_FORMAT = "hbn_ref checkpoint 1"
@@ -366,6 +366,7 @@ def fit(
     if checkpoint is not None:
         settings["checksum"] = _checksum(images, labels)
         settings["teacher"] = _checksum(*(() if teacher is None else teacher.state().values()))
+    _ask_for_memory(model, min(batch, len(images)), len(method.slots))
     history = _resume(checkpoint, model, method, settings)
     peak = settings["lr"]
     target = None
@@ -394,6 +395,12 @@ def fit(
             if on_epoch:
                 on_epoch(row)
     return history
+
+
+def _ask_for_memory(model, batch, slots=None):
+    """Raise a ValueError where a step (a forward pass without ``slots``) of a built model would take too much."""
+    if isinstance(model, layers.Sequential) and model.spec is not None:
+        memory.ask(f"batch: {batch} images at once", models.bytes_needed(model, batch, slots))
 
 
 def _checksum(*arrays):
@@ -517,6 +524,7 @@ def evaluate(
     images, labels = _pairs(images, labels)
     loss, hits, hits5, start = 0.0, [], 0, 0
     forward = model.forward if isinstance(model, layers.Sequential) else model
+    _ask_for_memory(model, min(batch, len(images)))
     with layers.packed_weights(model) if isinstance(model, layers.Sequential) else nullcontext():
         for x in batches(images, batch, prepare):
             p = _probabilities(forward, x)
