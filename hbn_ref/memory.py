@@ -46,9 +46,10 @@ def _left(folder, limit, usage):
     """What one group may still take: files that are kept in memory give way."""
     try:
         most, taken = int((folder / limit).read_text()), int((folder / usage).read_text())
-        stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-        files = [int(stat.get(f"total_{name}", stat.get(name, "0"))) for name in ("active_file", "inactive_file")]
-        return max(0, most - max(0, taken - sum(files)))
+        rows = [line.split() for line in (folder / "memory.stat").read_text().splitlines()]
+        stat = {name: int(value) for name, value in rows}
+        files = sum(stat.get(f"total_{name}", stat.get(name, 0)) for name in ("active_file", "inactive_file"))
+        return max(0, most - max(0, taken - files))
     except (OSError, ValueError):  # no such group here, or "max"
         return None
 

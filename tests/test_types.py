@@ -16,7 +16,7 @@ import data_tools
 import hbn_ref
 from hbn_ref import kernels
 
-COMPILERS = ("@njit", "@intrinsic")
+COMPILERS = ("@compiled", "@intrinsic")
 MODULES = [
     importlib.import_module(f"{package.__name__}{name and '.'}{name}")
     for package in (hbn_ref, data_tools)
