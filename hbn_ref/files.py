@@ -1,6 +1,7 @@
 """Files written whole or not at all, and read without trust: arrays and a JSON header in one .npz, no pickle."""
 
 import json
+import math
 import os
 import re
 import sys
@@ -173,6 +174,17 @@ def _expect_file(path):
         raise FileError(f"{path}: expected a file, found a {'folder' if os.path.isdir(path) else 'device or a pipe'}")
 
 
+def _check_claims(content):
+    """Raise a ValueError where an array in a zip says that it is larger than it is: NumPy would take the memory."""
+    for member in content.infolist():
+        with content.open(member) as file:
+            first = np.lib.format.read_magic(file) == (1, 0)
+            read_header = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
+            shape, _, dtype = read_header(file)
+        if math.prod(shape) * dtype.itemsize > member.file_size:
+            raise ValueError(f"{member.filename} claims more than it holds")
+
+
 def _read(path):
     _expect_file(path)
     if os.path.exists(path) and not zipfile.is_zipfile(path):
@@ -181,6 +193,7 @@ def _read(path):
         with zipfile.ZipFile(path) as content:  # nothing here is written compressed; a small file stays a small array
             if any(member.file_size != member.compress_size for member in content.infolist()):
                 raise ValueError("it is compressed")
+            _check_claims(content)
         with np.load(path, allow_pickle=False) as content:
             arrays = {name: content[name] for name in content.files}
         header = json.loads(arrays.pop(HEADER).tobytes())

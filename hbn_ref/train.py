@@ -387,6 +387,9 @@ def fit(
             rng = np.random.default_rng([seed, epoch])
             row = _epoch(model, images, labels, method, rates, batch, rng, prepare, target)
             row = {"epoch": epoch + 1, **row, **(validate(model) if validate else {})}
+            for key, value in row.items():
+                if isinstance(value, float) and not math.isfinite(value):
+                    raise FloatingPointError(f"epoch {epoch + 1}: {key} is {value}; it diverges, choose a smaller lr")
             history.append(row)
             _save_checkpoint(checkpoint, model, method, settings, history)
             if bar is not None:

@@ -225,7 +225,7 @@ def test_threads_are_restored_after_the_block_and_after_an_exception():
     assert engine.get_num_threads() == before
 
 
-@pytest.mark.parametrize("number", [0, -1, 1.5, "2", None])
+@pytest.mark.parametrize("number", [0, -1, 1025, 10**30, 1.5, "2", None])
 def test_a_wrong_number_of_threads_is_refused_by_name(number):
     with pytest.raises(ValueError, match=r"\bthreads\b"):
         engine.set_num_threads(number)
