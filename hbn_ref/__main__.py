@@ -7,6 +7,7 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -196,12 +197,20 @@ def _predict(args):
         print(f"{path}: " + ", ".join(f"{name} {100 * share:.1f} %" for name, share in row))
 
 
+def _packed(path):
+    """A packed network; that of the package also where the package is in a zip."""
+    if path == DOODLES and not path.exists():
+        with resources.as_file(resources.files(__package__).joinpath(DOODLES.name)) as copy:
+            return deploy.load(copy)
+    return deploy.load(path)
+
+
 def _draw(args):
     import data_tools
 
     from . import draw
 
-    packed = deploy.load(args.model)
+    packed = _packed(args.model)
 
     def prepare(strokes, width):
         return data_tools.prepare_strokes(strokes, packed.preprocessing, width)

@@ -26,7 +26,7 @@ import time
 import webbrowser
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
+from importlib import resources
 from typing import Any
 
 import numpy as np
@@ -53,7 +53,7 @@ HEADERS = {
         "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     ),
 }
-PAGE = Path(__file__).with_name("draw.html")
+PAGE = resources.files(__package__).joinpath("draw.html")  # also in a zip
 Prepare = Callable[[list[np.ndarray], float], np.ndarray]  # (strokes, width) -> the network's input
 log = logging.getLogger(__name__)
 

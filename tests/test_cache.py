@@ -331,7 +331,11 @@ def test_a_zip_of_the_package_and_no_home(open_to_all, others):
     shutil.make_archive(str(open_to_all / "package"), "zip", open_to_all / "site")
     shutil.rmtree(open_to_all / "site" / "hbn_ref")
     others(open_to_all)
-    assert one_warning(run(open_to_all, PACK, prefix=POWERLESS, path="package.zip"))
+    code = PACK.replace("print", "from hbn_ref import __main__ as line, draw\nprint")
+    code = code.replace(
+        "print", "assert line._packed(line.DOODLES).classes and b'canvas' in draw.PAGE.read_bytes()\nprint"
+    )
+    assert one_warning(run(open_to_all, code, prefix=POWERLESS, path="package.zip"))
 
 
 @pytest.mark.slow

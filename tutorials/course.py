@@ -135,7 +135,7 @@ def warm_start(variant="hybrid", epochs=None, seed=0, **options):
 def _digest():
     """A name for the state of the code that a training depends on."""
     found = hashlib.sha256()
-    for name in (*("kernels", "simd", "engine"), *CHAPTERS[:6]):
+    for name in (*("compiler", "kernels", "simd", "engine"), *CHAPTERS[:6]):
         found.update((ROOT / "hbn_ref" / f"{name}.py").read_bytes())
     for path in sorted((ROOT / "data_tools").glob("*.py")):
         found.update(path.read_bytes())
