@@ -2,7 +2,6 @@
 
 Chapters, in order: `bits`, `binarize`, `conv`, `layers`, `models`, `train`, `cost`, `hybrid`, `deploy`. Below them the
 engine room (`compiler`, `kernels`, `simd`, `engine`, `reference`, `checks`, `files`, `memory`), above them `study`,
-engine room (`compiler`, `kernels`, `simd`, `engine`, `reference`, `checks`, `files`, `memory`), above them `study`,
 `presets`, `choices`, `claims`, `abstract`, `recipe`, `plots`, `course_plots`, `draw`, `testing` and the command line.
 """
 
