@@ -483,7 +483,9 @@ def from_spec(spec: dict[str, Any], init: bool = True) -> layers.Sequential:
         ) from None
     expected = (1, 1, spec["num_classes"])
     if shape != expected:
-        raise ValueError(f"definition: its end has the shape {shape}, expected {expected}; end it with a classifier")
+        ends = spec["definition"][-1]["op"] == "classifier"
+        advice = "reduce the map first: a kernel of 'map', pooling, average()" if ends else "end it with a classifier"
+        raise ValueError(f"definition: its end has the shape {shape}, expected {expected}; {advice}")
     return layers.Sequential([*made, layers.Flatten("logits", logits=True)], spec["name"], spec)
 
 

@@ -1,4 +1,4 @@
-"""What the notebooks import: checks of exercises, and which drawings a notebook runs on."""
+"""What the notebooks import: which drawings a notebook runs on, and what to expect on others."""
 
 import sys
 from pathlib import Path
@@ -11,65 +11,6 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tutorials"))
 course = pytest.importorskip("course")
 data_tools = pytest.importorskip("data_tools")
-
-
-# --------------------------------------------------------------------------------------------- the checks
-
-
-@pytest.fixture
-def grading(monkeypatch):
-    monkeypatch.setenv("HBN_GRADE_SEED", "secret")
-
-
-def said(capsys, *answers, body=lambda rng, answer: course.same(answer(2), 4)):
-    course.check("9.9", *answers)(body)
-    return capsys.readouterr().out.strip()
-
-
-def test_a_check_says_right_wrong_or_not_done_yet(capsys):
-    assert said(capsys, lambda x: 2 * x) == "9.9: right"
-    assert said(capsys, lambda x: x) == "9.9: not right yet. the result is 2, expected 4; 100% of it differs"
-    assert said(capsys, lambda x: ...) == said(capsys, lambda x: None) == said(capsys, ...) == "9.9: not done yet"
-    assert "not right yet: it ends with ZeroDivisionError" in said(capsys, lambda x: x / 0)
-
-
-@pytest.mark.parametrize("answer", [lambda x: x, lambda x: ..., lambda x: x / 0])
-def test_only_grading_makes_a_check_raise(grading, answer):
-    with pytest.raises(course.CheckFailed, match=r"^9\.9: not"):
-        course.check("9.9", answer)(lambda rng, answer: course.same(answer(2), 4))
-
-
-def test_hidden_cases_come_from_the_seed(monkeypatch):
-    drawn = []
-
-    def draw(seed):
-        monkeypatch.setenv("HBN_GRADE_SEED", seed)
-        course.check("9.9", 1)(lambda rng, answer: drawn.append(rng.random()))
-
-    for seed in ("a", "a", "b"):
-        draw(seed)
-    assert drawn[:3] == drawn[3:6] and not set(drawn[:3]) & set(drawn[6:]) and len(set(drawn[:3])) == course.ROUNDS
-
-
-def test_same_names_shape_place_and_share():
-    with pytest.raises(AssertionError, match=r"the map has the shape \(2,\), expected \(3,\)"):
-        course.same(np.zeros(2), np.zeros(3), what="the map")
-    with pytest.raises(AssertionError, match=r"at \(1, 0\) is 5.0, expected 0.0; 25% of it differs"):
-        course.same(np.array([[0, 0], [5.0, 0]]), np.zeros((2, 2)))
-    course.same(np.array([1.0, np.nan]), np.array([1.0 + 1e-9, np.nan]), tolerance=1e-6)
-
-
-def test_catches_wants_good_code_passed_and_every_fault_noticed():
-    def test(thing):
-        assert thing == 1
-
-    course.catches(test, 1, {"two": 2, "three": 3})
-    with pytest.raises(AssertionError, match="does not notice: one"):
-        course.catches(test, 1, {"two": 2, "one": 1})
-    with pytest.raises(AssertionError):
-        course.catches(test, 2, {})
-    with pytest.raises(course.NotDone):
-        course.catches(lambda thing: ..., 1, {})
 
 
 # ------------------------------------------------------------------------------------------- the drawings
@@ -126,3 +67,9 @@ def test_what_to_expect_is_the_mean_over_the_seeds(monkeypatch, capsys):
     assert lines[4].split() == ["FBin", "70.0", "+-", "0.0", "5", "1,234,567", "0.46"]
     course.expect("top1", networks=("fbin",))
     assert "FPrec" not in capsys.readouterr().out
+
+
+def test_networks_are_named_to_a_reader():
+    names = [course.called(name) for name in course.results("evidence.json")]
+    assert names[:3] == ["FPrec", "WBin", "FBin"] and names[-1] == "FPrec, twice as long"
+    assert all(name.startswith("hybrid-conv") for name in names[3:-1])

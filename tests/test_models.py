@@ -215,6 +215,7 @@ BAD_DEFINITIONS = {
     "two layers are called 'classifier'": [conv("classifier", 4, 1), average(), classifier()],
     "unknown item 'pool'": [{"op": "pool"}, classifier()],
     "end it with a classifier": [conv("a", 4, 3), max_pool(2)],
+    r"its end has the shape \(6, 6, 3\), expected \(1, 1, 3\); reduce the map first": [conv("a", 4, 3), classifier()],
     "expected a name or a definition": {"op": "conv"},
     "block: the body makes .* the shortcut": [conv("a", 4, 1), residual("block", [conv("b", 5, 1)]), average()],
     "block: branches of different sizes": [conv("a", 4, 1), concat("block", [conv("b", 4, 3)], []), average()],

@@ -1,14 +1,13 @@
-"""What the notebooks of the course import and call: their first cell's needs, exercises and their checks.
+"""What the notebooks of the course import and call: what their first cells need, data, and the checks of exercises.py.
 
-An exercise that nobody has touched gives None, and its check then says "not done yet". Only when grading does a check
-raise. The teacher's commands, `python tutorials/course.py COMMAND`, stand in teacher.py, which students do not get.
+The teacher's commands, `python tutorials/course.py COMMAND`, stand in teacher.py, which students do not get.
 """
 
 import hashlib
 import io
 import json
 import os
-import re
+import runpy
 import sys
 from pathlib import Path
 
@@ -19,12 +18,11 @@ for folder in (HERE, ROOT):  # a checkout works without being installed
         sys.path.insert(0, str(folder))
 
 import numpy as np  # noqa: E402
+from exercises import Answer, CheckFailed, NotDone, array, catches, check, parts, pieces, same, words  # noqa: E402, F401
 from lesson import guess, here, reveal, slider  # noqa: E402, F401
 
 CHAPTERS = ("bits", "binarize", "conv", "layers", "models", "train", "cost", "hybrid", "deploy")
 FAST = os.environ.get("HBN_FAST") == "1"  # fewer steps in the same cells, for tests
-ROUNDS = 3  # times a check draws new cases
-WORDS = 25  # of a written answer
 MOST_CLASSES = 15  # of TU-Berlin's 250, unless a notebook asks for more: as many as there are doodles
 ORACLE = HERE / "data" / "oracle.json"
 
@@ -67,11 +65,11 @@ def sketches(classes=None, size=64, seed=0):
     import data_tools
     from data_tools import doodles, folder, tuberlin
 
-    source, words, every = "doodles", "the built-in doodles", doodles.CLASSES
+    source, called, every = "doodles", "the built-in doodles", doodles.CLASSES
     named = os.environ.get("HBN_DATA")
     try:
         if named != "doodles":
-            source, words = tuberlin.find(), "TU-Berlin sketches"
+            source, called = tuberlin.find(), "TU-Berlin sketches"
             with folder.open_source(source) as files:
                 every = folder.read_layout(files)
     except data_tools.DataError:
@@ -85,7 +83,7 @@ def sketches(classes=None, size=64, seed=0):
         for name, part in zip(("to train", "to validate", "to test"), (data.train, data.validation, data.test))
     )
     fewer = f" of {len(every)}" if source != "doodles" and len(data.classes) < len(every) else ""
-    print(f"This notebook runs on {words}: {len(data.classes)}{fewer} classes, {counts}.")
+    print(f"This notebook runs on {called}: {len(data.classes)}{fewer} classes, {counts}.")
     return data
 
 
@@ -153,13 +151,20 @@ EVIDENCE = {
 }  # fmt: skip
 
 
+def called(name):
+    """A network of the study `evidence` as it is named to a reader."""
+    from hbn_ref import plots, presets
+
+    return {**plots.NAMES, presets.LONGER: "FPrec, twice as long"}.get(name, name)
+
+
 def expect(*columns, networks=None):
     """Print what the study `evidence` measured on TU-Berlin, in columns of `EVIDENCE`, for some of its networks or all.
 
     Means over the seeds; +- is one standard error over them. Milliseconds are the least of all seeds: whatever else
     a machine does only adds to a time.
     """
-    from hbn_ref import cost, plots, study
+    from hbn_ref import cost, study
 
     def written(column, values):
         if column.startswith("top"):
@@ -168,7 +173,7 @@ def expect(*columns, networks=None):
 
     found = results("evidence.json")
     rows = [
-        {"network": plots.NAMES.get(name, name)}
+        {"network": called(name)}
         | {EVIDENCE[column]: written(column, [run[column] for run in found[name].values()]) for column in columns}
         for name in networks or found
     ]
@@ -207,88 +212,7 @@ def show(figure, name, alt=None):
     display(Image(stream.getvalue(), alt=alt), metadata={"image/png": {"alt": alt}})
 
 
-# --------------------------------------------------------------------------------------------- exercises and checks
-
-
-class NotDone(Exception):
-    """The exercise is as it came."""
-
-
-class CheckFailed(AssertionError):
-    """Raised by a check while grading."""
-
-
-def _grading():
-    return os.environ.get("HBN_GRADE_SEED")
-
-
-def check(number, *answers):
-    """Decorate the check of an exercise, a function (rng, *answers): it is run at once, on cases drawn by rng.
-
-    It says "right", "not done yet" or what is wrong; while grading it raises unless all is right.
-    """
-
-    def run(function):
-        try:
-            for round_ in range(ROUNDS):
-                secret = int.from_bytes(hashlib.sha256((_grading() or "").encode()).digest()[:8], "big")
-                if any(answer is None or answer is Ellipsis for answer in answers):
-                    raise NotDone
-                function(np.random.default_rng([secret, round_]), *answers)
-        except NotDone:
-            _verdict(number, "not done yet")
-        except Exception as error:
-            reason = str(error).strip() or type(error).__name__
-            _verdict(number, f"not right yet. {reason}" if isinstance(error, AssertionError)
-                     else f"not right yet: it ends with {type(error).__name__}: {reason}")  # fmt: skip
-        else:
-            print(f"{number}: right")
-        return None
-
-    return run
-
-
-def _verdict(number, text):
-    if _grading():
-        raise CheckFailed(f"{number}: {text}")
-    print(f"{number}: {text}")
-
-
-def same(got, expected, tolerance=0.0, what="the result"):
-    """Raise where an answer is None (not done), of another shape, or further from what is expected than tolerance."""
-    if got is None or got is Ellipsis:
-        raise NotDone
-    got, expected = np.asarray(got), np.asarray(expected)
-    assert got.shape == expected.shape, f"{what} has the shape {got.shape}, expected {expected.shape}"
-    wrong = ~np.isclose(got.astype(float), expected.astype(float), rtol=tolerance, atol=tolerance, equal_nan=True)
-    if wrong.any():
-        at = tuple(int(i) for i in np.argwhere(wrong)[0])
-        place = f" at {at}" if at else ""
-        raise AssertionError(f"{what}{place} is {got[at]}, expected {expected[at]}; {wrong.mean():.0%} of it differs")
-
-
-def catches(test, good, faults):
-    """Check a student's own test: it passes ``good`` and raises AssertionError for each of ``faults`` {name: thing}."""
-    if test(good) is Ellipsis:
-        raise NotDone
-    for name, fault in faults.items():
-        try:
-            test(fault)
-        except AssertionError:
-            continue
-        raise AssertionError(f"your test does not notice: {name}")
-
-
-def words(number, text):
-    """A written answer: counted here, marked by the teacher."""
-    count = len(re.findall(r"\w+", str(text)))
-    print(f"{number}: {'not done yet' if count < WORDS else f'{count} words, for your teacher to read'}")
-
-
-if __name__ == "__main__":
+if __name__ == "__main__":  # the commands are the teacher's: nothing here imports them
     if not (HERE / "teacher.py").exists():
         raise SystemExit("course.py: the teacher's commands are not in this copy of the course")
-    sys.modules["course"] = sys.modules["__main__"]  # teacher imports this module, and not a second copy of it
-    import teacher
-
-    teacher.main()
+    runpy.run_path(str(HERE / "teacher.py"), run_name="__main__")

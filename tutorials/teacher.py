@@ -26,7 +26,8 @@ import sys
 import zipfile
 from pathlib import Path
 
-import course
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # with Python's option -P it is not there
+import course  # noqa: E402
 
 TIMEOUT = 600  # seconds a cell may take
 COLUMNS = ("file", "exercise", "points", "comment", "words")  # of the grader's table
@@ -303,7 +304,7 @@ def nbgrader(out, seed=None):
         folder = Path(out) / "source" / path.stem
         folder.mkdir(parents=True)
         nbformat.write(notebook, folder / path.name)
-        for module in ("course.py", "lesson.py"):
+        for module in ("course.py", "exercises.py", "lesson.py"):
             shutil.copy(course.HERE / module, folder)
         if course.ORACLE.exists():
             shutil.copytree(course.ORACLE.parent, folder / course.ORACLE.parent.name)
@@ -352,3 +353,7 @@ def main():
     p.set_defaults(run=lambda a: grade(a.files, a.seed, a.csv))
     a = parser.parse_args()
     a.run(a)
+
+
+if __name__ == "__main__":
+    main()

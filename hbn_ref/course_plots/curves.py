@@ -175,12 +175,16 @@ def drops(published: dict[str, dict[str, list[float]]], xlabel: str) -> Figure:
 
 
 def arms(groups: dict[str, dict[str, Any]], xlabel: str, ylabel: str) -> Figure:
-    """Draw {variant: {arm: values of the seeds}}: a marker a seed, a line through the means."""
+    """Draw {variant: {arm: values of the seeds}}: a marker per seed, and a line through the means of neighbours.
+
+    The line ends where a variant has no values for an arm: nothing was measured there.
+    """
     figure = new_figure(7, 3.8)
     axis, names = figure.subplots(), max(map(list, groups.values()), key=len)
     for i, (variant, found) in enumerate(groups.items()):
         at = [names.index(name) for name in found]
-        axis.plot(at, [np.mean(values) for values in found.values()], DASHES[i % 4], color=COLOURS[variant])
+        means = [np.mean(found[name]) if name in found else np.nan for name in names]
+        axis.plot(range(len(names)), means, DASHES[i % 4], color=COLOURS[variant])
         for x, values in zip(at, found.values(), strict=True):
             label = NAMES[variant] if x == at[0] else None
             axis.plot(x + np.linspace(-0.06, 0.06, len(values)), values, label=label, **style_of(variant, NAMES))

@@ -62,3 +62,166 @@ def scale_free(x):
 
 
 why = ""
+
+
+# %% ex-8-1 + the best deviation, rounded
+def best_sigma():
+    return 0.8
+
+
+# %% ex-8-1 + the least E, not where it is
+def best_sigma():
+    return 1 - 2 / np.pi
+
+
+# %% ex-8-1 + off by a ten-thousandth
+whole = normal_error
+
+
+def normal_error(sigma):
+    return whole(sigma) + 1e-4
+
+
+# %% ex-8-1 right: by the square's two terms, arrays without axes
+def normal_error(sigma):
+    return np.array((1 - sigma) ** 2 + 2 * sigma * (1 - (2 / np.pi) ** 0.5))
+
+
+def best_sigma():
+    return np.array((2 / np.pi) ** 0.5)
+
+
+# %% ex-8-1 right: found by trying
+def normal_error(sigma):
+    return 1 - sigma * (8 / np.pi) ** 0.5 + sigma * sigma
+
+
+def best_sigma():
+    low, high = 0.0, 4.0
+    while high - low > 1e-9:
+        a, b = low + (high - low) / 3, high - (high - low) / 3
+        low, high = (low, b) if normal_error(a) < normal_error(b) else (a, high)
+    return low
+
+
+# %% ex-8-2 + one position stands in the wrong cluster
+clusters_of = exact_kmeans
+
+
+def exact_kmeans(values, clusters):
+    groups = clusters_of(values, clusters)
+    longest = max(range(len(groups)), key=lambda k: len(groups[k]))
+    if len(groups) > 1 and len(groups[longest]) > 1:
+        groups[longest - 1].append(groups[longest].pop(0 if longest == 0 else -1))
+    return groups
+
+
+# %% ex-8-2 + the number of each position's cluster
+clusters_of = exact_kmeans
+
+
+def exact_kmeans(values, clusters):
+    groups = clusters_of(values, clusters)
+    return [next(k for k, group in enumerate(groups) if i in group) for i in range(len(values))]
+
+
+# %% ex-8-2 + values, not positions
+clusters_of = exact_kmeans
+
+
+def exact_kmeans(values, clusters):
+    return [values[group].tolist() for group in clusters_of(values, clusters)]
+
+
+# %% ex-8-2 right: + arrays in a tuple, from the highest to the lowest
+clusters_of = exact_kmeans
+
+
+def exact_kmeans(values, clusters):
+    return tuple(np.array(group, np.uint8) for group in clusters_of(values, clusters)[::-1])
+
+
+# %% ex-8-2 right: + in place
+clusters_of = exact_kmeans
+
+
+def exact_kmeans(values, clusters):
+    found = clusters_of(values, clusters)
+    values.sort()
+    return [tuple(group) for group in found]
+
+
+# %% ex-8-3 a gamma below 0
+def switch_gamma(errors, macs):
+    slopes, cheapest = macs.sum() / macs, np.argmin(macs)
+    others = np.arange(len(macs)) != cheapest
+    return ((errors[others] - errors[cheapest]) / (slopes[cheapest] - slopes[others])).max()
+
+
+# %% ex-8-3 + off by a thousandth
+gamma = switch_gamma
+
+
+def switch_gamma(errors, macs):
+    return gamma(errors, macs) * 1.001
+
+
+# %% ex-8-3 right: in place
+def switch_gamma(errors, macs):
+    slopes, cheapest = macs.sum() / macs, int(np.argmin(macs))
+    errors -= errors[cheapest]
+    slopes -= slopes[cheapest]
+    macs[...] = 0
+    return np.float64(max([0, *(e / -s for e, s in zip(errors, slopes) if s)]))
+
+
+# %% ex-8-3 right: + an array without axes
+gamma = switch_gamma
+
+
+def switch_gamma(errors, macs):
+    return np.array(gamma(errors.tolist() @ np.eye(len(errors)), macs))
+
+
+# %% ex-8-4 the deviation in the place of the root of the mean square
+def scale_free(x):
+    return 1 - np.mean(np.abs(x)) ** 2 / np.var(x)
+
+
+why = ""
+
+
+# %% ex-8-4 not squared
+def scale_free(x):
+    return 1 - np.mean(np.abs(x)) / np.sqrt(np.mean(np.square(x)))
+
+
+why = ""
+
+
+# %% ex-8-4 + right but for large values
+free = scale_free
+
+
+def scale_free(x):
+    return free(np.clip(x, -6, 6))
+
+
+# %% ex-8-4 right: in place
+def scale_free(x):
+    np.abs(x, out=x)
+    x /= x.max()
+    mean = x.mean()
+    x *= x
+    return 1 - mean**2 / x.mean()
+
+
+why = ""
+
+
+# %% ex-8-4 right: + an array without axes
+free = scale_free
+
+
+def scale_free(x):
+    return np.array(free(x))
