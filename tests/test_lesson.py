@@ -23,9 +23,9 @@ def nothing_guessed(monkeypatch):
 
 @pytest.fixture
 def shown(monkeypatch):
-    """What `course.show` is given: (figure, name, alternative text)."""
+    """What `show` is given: (figure, name, alternative text)."""
     calls = []
-    monkeypatch.setattr(course, "show", lambda figure, name, alt=None: calls.append((figure, name, alt)))
+    monkeypatch.setattr(lesson, "show", lambda figure, name, alt=None: calls.append((figure, name, alt)))
     return calls
 
 

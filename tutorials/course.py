@@ -4,7 +4,6 @@ The teacher's commands, `python tutorials/course.py COMMAND`, stand in teacher.p
 """
 
 import hashlib
-import io
 import json
 import os
 import runpy
@@ -19,9 +18,8 @@ for folder in (HERE, ROOT):  # a checkout works without being installed
 
 import numpy as np  # noqa: E402
 from exercises import Answer, CheckFailed, NotDone, array, catches, check, parts, pieces, same, words  # noqa: E402, F401
-from lesson import guess, here, reveal, slider  # noqa: E402, F401
+from lesson import CHAPTERS, guess, here, reveal, show, slider  # noqa: E402, F401
 
-CHAPTERS = ("bits", "binarize", "conv", "layers", "models", "train", "cost", "hybrid", "deploy")
 FAST = os.environ.get("HBN_FAST") == "1"  # fewer steps in the same cells, for tests
 MOST_CLASSES = 15  # of TU-Berlin's 250, unless a notebook asks for more: as many as there are doodles
 ORACLE = HERE / "data" / "oracle.json"
@@ -191,25 +189,6 @@ def oracle():
     kept; ops of each choice.
     """
     return json.loads(ORACLE.read_text("utf-8"))
-
-
-def show(figure, name, alt=None):
-    """Display a matplotlib figure with its alternative text; HBN_FIGURES=FOLDER also writes it there.
-
-    Pictures that say themselves what they show need no ``alt``.
-    """
-    from IPython.display import Image, display
-
-    alt = alt or figure.get_label()
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=80)
-    folder = os.environ.get("HBN_FIGURES")
-    if folder:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        for kind in ("svg", "png"):
-            figure.savefig(Path(folder, f"{name}.{kind}"), dpi=200)
-        Path(folder, f"{name}.txt").write_text(alt + "\n", "utf-8")
-    display(Image(stream.getvalue(), alt=alt), metadata={"image/png": {"alt": alt}})
 
 
 if __name__ == "__main__":  # the commands are the teacher's: nothing here imports them

@@ -1,19 +1,42 @@
-"""What makes a notebook a lesson: the map of the course, guesses before results, knobs to turn. `course` hands all out.
+"""What makes a notebook a lesson: figures, the map of the course, guesses before results, knobs to turn.
+
+`course` hands all of it out.
 
 Nothing here stops a notebook: who makes no guess reads the result alone, and where no widget can be shown (without
 ipywidgets, on paper, on a page, in a test) a knob is shown in three fixed positions.
 """
 
+import io
 import os
 from collections.abc import Iterable
 from numbers import Real
+from pathlib import Path
 
+CHAPTERS = ("bits", "binarize", "conv", "layers", "models", "train", "cost", "hybrid", "deploy")
 _guesses = {}
+
+
+def show(figure, name, alt=None):
+    """Display a matplotlib figure with its alternative text; HBN_FIGURES=FOLDER also writes it there.
+
+    Pictures that say themselves what they show need no ``alt``.
+    """
+    from IPython.display import Image, display
+
+    alt = alt or figure.get_label()
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=80)
+    folder = os.environ.get("HBN_FIGURES")
+    if folder:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        for kind in ("svg", "png"):
+            figure.savefig(Path(folder, f"{name}.{kind}"), dpi=200)
+        Path(folder, f"{name}.txt").write_text(alt + "\n", "utf-8")
+    display(Image(stream.getvalue(), alt=alt), metadata={"image/png": {"alt": alt}})
 
 
 def here(chapter):
     """Show the map of the course, with the place of a chapter marked: "bits", "binarize", ... "deploy"."""
-    import course
     import numpy as np
 
     from data_tools import doodles
@@ -24,7 +47,7 @@ def here(chapter):
                          keep_real=("conv5", "conv6"), init=False)  # fmt: skip
     classes = sorted(doodles.CLASSES, key=lambda name: name != "cat")  # what is drawn comes first
     figure = course_plots.network_map(drawing, cost.table(model)["layers"], classes, chapter)
-    course.show(figure, f"{course.CHAPTERS.index(chapter) + 1:02}-map")
+    show(figure, f"{CHAPTERS.index(chapter) + 1:02}-map")
 
 
 def guess(number, *values):
@@ -72,10 +95,8 @@ def slider(draw, name=None, shown=None, **knob):
 
 
 def _show(figure, name):
-    import course
-
     if figure is not None:
-        course.show(figure, name or "slider")
+        show(figure, name or "slider")
 
 
 def _widgets():
