@@ -411,7 +411,8 @@ def test_best_gives_the_most_probable_classes_first():
     def logits(x):
         return np.array([[1, 3, 2, 3], [1000, -1000, 999, 0]], np.float32)
 
-    packed = deploy.PackedNetwork({"input_size": 1, "in_channels": 1}, list("abcd"), {}, (lambda x, watch: logits(x),))
+    spec = models.build([models.classifier()], num_classes=4, in_channels=1, input_size=1, init=False).spec
+    packed = deploy.PackedNetwork(spec, list("abcd"), {}, (lambda x, watch: logits(x),))
     first, second = deploy.best(packed, np.zeros((2, 1, 1, 1), np.float32), count=9)
     assert [name for name, _ in first] == ["b", "d", "c", "a"]  # of equals the first
     shares = np.exp([3.0, 3, 2, 1]) / np.exp([3.0, 3, 2, 1]).sum()
