@@ -545,3 +545,316 @@ def test_a_fault_in_a_kernel_on_words_is_caught_with_the_first_case(fault):
     assert str(caught.value).startswith(f"{first}: ")
     made = again(caught, faulty)
     assert not np.array_equal(made["got"], made["expected"])
+
+
+# ------------------------------------------------------------------- faults that only some shape, array or call shows
+
+
+def spoiled(change, function=counts):
+    """The function with a change to what it returns: change(out, x, w, options), in place."""
+
+    def kernel(x, w, **options):
+        out = function(x, w, **options)
+        change(out, x, w, options)
+        return out
+
+    return kernel
+
+
+def clipped(name, limit):
+    """An option beyond a limit is taken for the limit."""
+
+    def kernel(x, w, **options):
+        options[name] = tuple(min(v, limit) for v in both(options[name]))
+        return counts(x, w, **options)
+
+    return kernel
+
+
+def pixels(case):
+    return int(np.prod(case.out_shape()[:3]))
+
+
+def zeroed(place):
+    """Nothing is written to some place of the output."""
+
+    def change(out, x, w, options):
+        out[place] = 0
+
+    return spoiled(change)
+
+
+def flat_zeroed(first):
+    """Nothing is written from a pixel on: a counter that is too small, a loop that ends too early."""
+
+    def change(out, x, w, options):
+        out.reshape(-1, out.shape[3])[first:] = 0
+
+    return spoiled(change)
+
+
+def wrong_from(limit, of):
+    """Counts are off by 2 where a number of the case reaches a limit."""
+
+    def change(out, x, w, options):
+        out[...] += 2 * (of(x, w) >= limit)
+
+    return spoiled(change)
+
+
+def remainder_lost(place, width, least=0):
+    """A loop over whole vectors or tiles, beyond `least`, forgets what is left over."""
+
+    def change(out, x, w, options):
+        moved = np.moveaxis(out, place, 0)
+        if len(moved) > least:
+            moved[len(moved) - len(moved) % width :] = 0
+
+    return spoiled(change)
+
+
+def products(x, w):
+    return w[..., 0].size
+
+
+def channels(x, w):
+    return w.shape[2]
+
+
+def words_beyond(limit, function=counts):
+    """The words of a tap beyond a limit are not read."""
+    return lambda x, w, **o: function(x[..., : 64 * limit], w[:, :, : 64 * limit], **o)
+
+
+def wrapped(places):
+    """An index into the words of x that wraps around."""
+
+    def kernel(x, w, **options):
+        width = -(-x.shape[3] // 64)
+        pixels = np.arange(np.prod(x.shape[:3])) * width % places // width
+        return counts(x.reshape(-1, x.shape[3])[pixels].reshape(x.shape), w, **options)
+
+    return kernel
+
+
+def same_padding(x, w, *, stride, padding, **options):
+    """With a stride, more padding on the far side, as TensorFlow has it."""
+    (ph, pw), (sh, sw) = both(padding), both(stride)
+    if (sh, sw) == (1, 1) or not ph or not pw or options["pad_value"]:
+        return counts(x, w, stride=stride, padding=padding, **options)
+    signs = np.pad(truth.signs(x), [(0, 0), (ph - 1, ph + 1), (pw - 1, pw + 1), (0, 0)])
+    return conv2d(signs, truth.signs(w), stride=stride)
+
+
+def summed_in(dtype):
+    return lambda x, w, **o: counts(x, w, **o).astype(dtype).astype(np.float64)
+
+
+SHAPE_FAULTS = {  # the fault, and which cases it is looked for in (all that could show it, and many that do not)
+    "columns beyond 16 stay 0": (zeroed(np.s_[:, :, 16:]), lambda c: c.out_shape()[2] > 12),
+    "columns beyond 32 stay 0": (zeroed(np.s_[:, :, 32:]), lambda c: c.out_shape()[2] > 24),
+    "rows beyond 32 stay 0": (zeroed(np.s_[:, 32:]), lambda c: c.out_shape()[1] > 24),
+    "rows beyond 255 stay 0": (zeroed(np.s_[:, 255:]), lambda c: c.out_shape()[1] > 200),
+    "images beyond 5 stay 0": (zeroed(np.s_[5:]), lambda c: c.x_shape[0] > 4),
+    "images beyond 255 stay 0": (zeroed(np.s_[255:]), lambda c: c.x_shape[0] > 200),
+    "filters beyond 130 stay 0": (zeroed(np.s_[..., 130:]), lambda c: c.w_shape[3] > 100),
+    "filters beyond 512 stay 0": (zeroed(np.s_[..., 512:]), lambda c: c.w_shape[3] > 500),
+    "filters beyond 1,024 stay 0": (zeroed(np.s_[..., 1024:]), lambda c: c.w_shape[3] > 1000),
+    "pixels beyond 4,096 stay 0": (flat_zeroed(4096), lambda c: pixels(c) > 3000),
+    "pixels beyond 65,535 stay 0": (flat_zeroed(65_535), lambda c: pixels(c) > 60_000),
+    "the last of an odd number of columns": (remainder_lost(2, 2), None),
+    "columns left of 4": (remainder_lost(2, 4, 4), None),
+    "columns left of 16, after the first 16": (remainder_lost(2, 16, 16), lambda c: c.out_shape()[2] > 15),
+    "filters left of 8": (remainder_lost(3, 8, 8), lambda c: c.w_shape[3] > 7),
+    "filters left of 64": (remainder_lost(3, 64, 64), lambda c: c.w_shape[3] > 60),
+    "filters left of 256": (remainder_lost(3, 256, 256), lambda c: c.w_shape[3] > 200),
+    "C above 700 without padding": (wrong_from(701, channels), lambda c: c.x_shape[3] > 600),
+    "C from 256": (wrong_from(256, channels), lambda c: c.x_shape[3] > 200),
+    "C from 1,024": (wrong_from(1024, channels), lambda c: c.x_shape[3] > 1000),
+    "C above 4,095": (wrong_from(4096, channels), lambda c: c.x_shape[3] > 4000),
+    "words beyond 4 of a tap": (words_beyond(4), lambda c: c.x_shape[3] > 250),
+    "words beyond 31 of a tap": (words_beyond(31), lambda c: c.x_shape[3] > 1900),
+    "more than 65,535 products": (wrong_from(65_536, products), lambda c: c.products() > 60_000),
+    "kernels above 7": (wrong_from(8, lambda x, w: max(w.shape[:2])), lambda c: max(c.w_shape[:2]) > 6),
+    "kernels above 10": (wrong_from(11, lambda x, w: max(w.shape[:2])), lambda c: max(c.w_shape[:2]) > 9),
+    "strides above 3": (clipped("stride", 3), lambda c: max(both(c.stride)) > 2),
+    "padding above 3": (clipped("padding", 3), lambda c: max(both(c.padding)) > 2),
+    "padding on the far side with a stride": (same_padding, lambda c: c.stride == 2),
+    "an index of 16 bits": (wrapped(2**16), lambda c: np.prod(c.x_shape[:3]) * -(-c.x_shape[3] // 64) > 60_000),
+    "an index of 15 bits": (wrapped(2**15), lambda c: np.prod(c.x_shape[:3]) * -(-c.x_shape[3] // 64) > 30_000),
+    "counts in int8": (counted_in(np.int8), lambda c: c.products() > 100),
+    "counts in int16": (counted_in(np.int16), lambda c: c.products() > 30_000),
+    "counts in float16": (summed_in(np.float16), lambda c: c.products() > 2000),
+    "56 x 56 maps of 64 channels": (
+        wrong_from(56, lambda x, w: x.shape[1] * (x.shape[1:] == (56, 56, 64))),
+        lambda c: c.x_shape[1] > 50,
+    ),
+    "one input channel": (wrong_from(1, lambda x, w: x.shape[3] == 1), lambda c: c.x_shape[3] < 3),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", SHAPE_FAULTS)
+def test_check_xnor_conv_catches_what_only_some_shapes_show(fault):
+    faulty, where = SHAPE_FAULTS[fault]
+    with pytest.raises(AssertionError, match="index .*expected|expected shape"):
+        check_xnor_conv(faulty, where=where)
+
+
+def by_memory(x):
+    """The values as they lie in memory, whatever the strides say."""
+    order = np.argsort([-abs(stride) for stride in x.strides], kind="stable")
+    back = tuple(slice(None, None, -1) if stride < 0 else slice(None) for stride in x.strides)
+    return np.ascontiguousarray(x[back].transpose(order)).reshape(x.shape)
+
+
+def takes(fits):
+    """Reads the memory as it lies, unless the flags fit."""
+    return lambda x, w, **o: counts(*(v if fits(v) else np.roll(v, 1, -1) for v in (x, w)), **o)
+
+
+def wants_to_write(x, w, **options):
+    x[...] = x  # ValueError: read-only
+    return counts(x, w, **options)
+
+
+def as_float32(x, w, **options):
+    """Reads the memory of any type as float32."""
+    half = [np.ascontiguousarray(v).view(np.float32)[..., : v.shape[-1]] if v.itemsize > 4 else v for v in (x, w)]
+    return counts(*half, **options)
+
+
+LAYOUT_FAULTS = {
+    "strides ignored": lambda x, w, **o: counts(by_memory(x), w, **o),
+    "strides of w ignored": lambda x, w, **o: counts(x, by_memory(w), **o),
+    "the last axis taken for contiguous": takes(lambda v: abs(v.strides[-1]) == v.itemsize),
+    "a part of a larger array": takes(lambda v: v.base is None or v.base.size <= v.size or v.strides[-1] != v.itemsize),
+    "negative strides": takes(lambda v: min(v.strides) > 0),
+    "Fortran's order": takes(lambda v: not v.flags.f_contiguous or v.flags.c_contiguous),
+    "read-only": wants_to_write,
+    "misaligned": takes(lambda v: v.flags.aligned),
+}
+
+
+@pytest.mark.parametrize("fault", LAYOUT_FAULTS)
+def test_check_xnor_conv_catches_what_only_some_arrays_show(fault):
+    with pytest.raises(AssertionError, match="arrays (cropped|stepped|reversed|transposed|Fortran|read-only|misal)"):
+        check_xnor_conv(LAYOUT_FAULTS[fault], where=lambda case: case.layout != "contiguous" or case.size() < 50)
+
+
+def flushed_in_half(x, w, **options):
+    return counts(np.where(np.abs(x) < 6e-5, 0, x) if x.dtype == np.float16 else x, w, **options)
+
+
+TYPE_FAULTS = {
+    "float64 read as float32": (as_float32, np.float64),
+    "float64 rounded to float32": (lambda x, w, **o: counts(x.astype("f"), w.astype("f"), **o), np.float64),
+    "denormals of float16 lost": (flushed_in_half, np.float16),
+}
+
+
+@pytest.mark.parametrize("fault", TYPE_FAULTS)
+def test_check_xnor_conv_catches_what_only_some_types_show(fault):
+    faulty, dtype = TYPE_FAULTS[fault]
+    with pytest.raises(AssertionError, match=np.dtype(dtype).name), np.errstate(over="ignore"):
+        check_xnor_conv(faulty, dtype=(np.float32, dtype), level="quick")
+
+
+class Racy:
+    """Now and then one output misses a sum, as when two threads add to it; never in a single pixel."""
+
+    def __init__(self, seed):
+        self.rng = np.random.default_rng(seed)
+
+    def __call__(self, x, w, **options):
+        out = counts(x, w, **options)
+        if out.size > 8 and self.rng.random() < 0.01:
+            out.flat[self.rng.integers(out.size)] += 2
+        return out
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_race_is_found_with_repeat(seed):
+    with pytest.raises(AssertionError, match="5 calls with the same arrays gave different results: index"):
+        check_xnor_conv(Racy(seed), level="quick", repeat=5, where=lambda case: case.size() < 20_000)
+
+
+def off_by_2(x, w, **options):
+    return (counts(x, w, **options) - 2 * (w[..., 0].size == 34_300)) * truth.alpha(w)
+
+
+def alpha_in_float16(x, w, **options):
+    return counts(x, w, **options) * truth.alpha(w).astype(np.float16)
+
+
+SCALE_FAULTS = {
+    "off by 2 at 34,300 products": off_by_2,
+    "alpha in float16": alpha_in_float16,
+    "counts in float16": lambda x, w, **o: counts(x, w, **o).astype(np.float16) * truth.alpha(w),
+    "the last weight left out of alpha": lambda x, w, **o: (
+        counts(x, w, **o) * (truth.alpha(w) - np.abs(w[-1, -1, -1]) / w[..., 0].size)
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", SCALE_FAULTS)
+def test_check_xnor_conv_catches_scales_that_are_nearly_right(fault):
+    with pytest.raises(AssertionError, match="expected"):
+        check_xnor_conv(SCALE_FAULTS[fault], scale=True, where=lambda case: case.products() > 2_000)
+
+
+def matmul_spoiled(where):
+    def kernel(a, b, n):
+        out = xnor_matmul(a, b, n)
+        where(out, n)
+        return out
+
+    return kernel
+
+
+def _wrong(rows, columns, n_least=0):
+    def change(out, n):
+        if n >= n_least:
+            out[rows, columns] += 2
+
+    return matmul_spoiled(change)
+
+
+BLOCK_FAULTS = {
+    "rows beyond 10": _wrong(slice(10, None), slice(None)),
+    "columns beyond 70": _wrong(slice(None), slice(70, None)),
+    "rows beyond 128, n = 256": _wrong(slice(128, None), slice(63, None), 256),
+    "columns beyond 128, n = 256": _wrong(slice(63, None), slice(128, None), 256),
+    "columns beyond 1,024": _wrong(slice(None), slice(1024, None)),
+    "n from 4,096": _wrong(slice(None), slice(None), 4096),
+    "counts in uint16, signs aside": lambda a, b, n: (
+        np.abs(xnor_matmul(a, b, n)).astype(np.uint16) * np.sign(xnor_matmul(a, b, n))
+    ),
+    "strides ignored": lambda a, b, n: xnor_matmul(by_memory(a), b, n),
+}
+
+
+@pytest.mark.parametrize("fault", BLOCK_FAULTS)
+def test_check_xnor_matmul_catches_what_only_some_blocks_show(fault):
+    with pytest.raises(AssertionError, match="expected"):
+        check_xnor_matmul(BLOCK_FAULTS[fault], where=lambda case: case.size() > 100_000 or case.rows > 4)
+
+
+PACKING_FAULTS = {
+    "strides ignored": lambda x: pack(by_memory(x)),
+    "read-only": lambda x: pack(x) if x.flags.writeable else pack(-x),
+    "misaligned": lambda x: pack(x) if x.flags.aligned else pack(-x),
+    "an index of 16 bits": lambda x: np.where(np.arange(-(-x.shape[-1] // 64)) < 2**16, pack(x), 0).astype(np.uint64),
+    "rows beyond 65,535": lambda x: pack(x) if x[..., 0].size < 2**16 else pack(np.roll(x, 1, 0)),
+    "C above 4,096": lambda x: pack(x) if x.shape[-1] <= 4096 else pack(-x),
+}
+
+
+@pytest.mark.parametrize("fault", PACKING_FAULTS)
+def test_check_pack_catches_what_only_some_arrays_show(fault):
+    with pytest.raises(AssertionError, match="expected"):
+        check_pack(PACKING_FAULTS[fault], where=lambda case: case.size() > 4000 or case.layout != "contiguous")
+
+
+def test_the_message_about_dx_shows_x():
+    with pytest.raises(AssertionError, match=r"dx index \(.*\), x = -?1: expected -?0, got"):
+        check_xnor_conv_backward(window_with_one)
