@@ -58,7 +58,7 @@ def _compare_words(case, results):
     bit = ((want ^ came) & -(want ^ came)).bit_length() - 1  # the lowest bit that differs
     channel = 64 * index[-1] + bit
     used = channel < x.shape[-1]
-    place = f"channel {channel}, x = {x[(*index[:-1], channel)]!r}" if used else "an unused bit"
+    place = f"channel {channel}, x = {float(x[(*index[:-1], channel)])!r}" if used else "an unused bit"
     raise Wrong(f"word {index}: expected 0x{want:016x}, got 0x{came:016x}; first wrong bit {bit} ({place})")
 
 
