@@ -8,6 +8,7 @@ ALL ?=
 COVER ?=
 PYTEST := $(BIN)/python $(if $(COVER),-m coverage run) -m pytest
 KERNEL_TESTS := tests/test_simd.py tests/test_engine.py tests/test_bits.py tests/test_conv.py tests/test_exactness.py
+KIT_TESTS := tests/test_bits.py tests/test_conv.py tests/test_reference.py tests/test_testing*.py
 # The oldest libraries that pass; the newest are whatever pip finds
 PYTHON_OLDEST ?= python3.10
 PYTHON_NEWEST ?= python3.13
@@ -41,8 +42,14 @@ test-arm64: $(VENV)/.done  ## the kernels' tests, packed files and a study on em
 	$(PYTHON_OLDEST) -m venv .venv-oldest
 	.venv-oldest/bin/python -m pip install -q -r requirements.txt $(OLDEST) && touch $@
 
-test-oldest: .venv-oldest/.done  ## the tests with the oldest libraries, in an environment of their own
+test-oldest: .venv-oldest/.done .venv-numpy1/.done  ## the tests with the oldest libraries; the kit with NumPy 1
 	.venv-oldest/bin/python -m pytest -m "not slow"
+	.venv-numpy1/bin/python -m pytest -m "not slow" $(KIT_TESTS)
+
+# the package alone, to test a kernel that needs NumPy 1: bits, conv, reference, testing
+.venv-numpy1/.done: requirements.txt Makefile
+	$(PYTHON_OLDEST) -m venv .venv-numpy1
+	.venv-numpy1/bin/python -m pip install -q numpy==1.26.4 numba==0.60.0 pytest hypothesis==6.130.0 && touch $@
 
 .venv-newest:
 	$(PYTHON_NEWEST) -m venv $@
@@ -73,7 +80,7 @@ types: $(VENV)/.done  ## the type hints, as pyproject.toml says
 	$(BIN)/mypy
 
 clean:  ## the environments; what was trained stays
-	rm -rf $(VENV) .venv-oldest .venv-newest
+	rm -rf $(VENV) .venv-oldest .venv-numpy1 .venv-newest
 
 clean-runs:  ## everything trained and measured
 	rm -rf runs

@@ -26,6 +26,10 @@ def _words(text):
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
+def _whole_numbers(text):
+    return [int(part) for part in _words(text)]
+
+
 def _classes(text):
     return int(text) if text.isdigit() else _words(text)
 
@@ -218,6 +222,14 @@ def _draw(args):
     draw.serve(packed, prepare, port=args.port, open_browser=not args.no_browser)
 
 
+def _cases(args):
+    from .testing import export
+
+    cases = export.select(args.network, args.pad_values, args.level, args.max_cases)
+    size = export.write_cases(args.out, cases, word=args.word, bit_order=args.bit_order)
+    print(f"{len(cases)} cases, {size:,} bytes, in {args.out}: index.json says what is what, compare.c reads it")
+
+
 def _report(args):
     if len(args.reports) == 1 and (text := presets.table_of(args.reports[0])):
         print(text)
@@ -360,12 +372,25 @@ def _add_report(commands):
     p.set_defaults(run=_report, threads=None)
 
 
+def _add_cases(commands):
+    p = commands.add_parser("cases", help="write test cases of binary convolutions to files, for kernels of your own")
+    p.add_argument("out", type=Path, metavar="DIR", help="a new or empty folder")
+    p.add_argument("--network", help="the layers of a network in the place of the table: resnet18, ...")
+    p.add_argument("--level", choices=("quick", "default", "full"), default="quick", help="of the table (%(default)s)")
+    p.add_argument("--max-cases", type=int, help="so many, spread over all kinds")
+    p.add_argument("--pad-values", type=_whole_numbers, default=(0, 1, -1), help="with commas between (0,1,-1)")
+    p.add_argument("--word", type=int, choices=(8, 16, 32, 64), default=64, help="bits per word (%(default)s)")
+    p.add_argument("--bit-order", choices=("lsb", "msb"), default="lsb", help="where channel 0 is (%(default)s)")
+    p.set_defaults(run=_cases, threads=None)
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the argument parser of all commands."""
     top = _Parser(prog="python -m hbn_ref", description="Hybrid Binary Networks in NumPy and Numba.")
     commands = top.add_subparsers(dest="name", required=True, metavar="COMMAND")
     for add in (
         _add_study, _add_train, _add_evaluate, _add_summary, _add_report, _add_export, _add_predict, _add_draw,
+        _add_cases,
     ):  # fmt: skip
         add(commands)
     return top

@@ -48,7 +48,6 @@ __all__ = [
 ]
 
 PAD_VALUES = (0, 1, -1)
-ONE_CHANNEL = "w: C_in = 1 in a binary layer, where mean-centring erases every weight; keep this layer real"
 
 
 # ---------------------------------------------------------------------------------------------- geometry
@@ -167,21 +166,19 @@ def _input_gradient(dout, w, size, stride, padding):
 
 
 def _check(
-    x: Any, w: Any, stride: IntOrPair, padding: IntOrPair, binary: bool = False
+    x: Any, w: Any, stride: IntOrPair, padding: IntOrPair
 ) -> tuple[np.ndarray, np.ndarray, tuple[int, int], tuple[int, int]]:
     x = float_array("x", x, 4)
     w = float_array("w", w, 4, like=x)
-    _check_fit(x, w.shape, binary)
+    _check_fit(x, w.shape)
     stride, padding = pair("stride", stride, 1), pair("padding", padding, 0)
     output_size(x.shape[1:3], w.shape[:2], stride, padding)
     return x, w, stride, padding
 
 
-def _check_fit(x, shape, binary):
+def _check_fit(x, shape):
     if x.shape[3] != shape[2]:
         raise ValueError(f"w: takes {shape[2]} channels, x has {x.shape[3]} (x {x.shape}, w {tuple(shape)})")
-    if binary and shape[2] == 1:
-        raise ValueError(ONE_CHANNEL)
 
 
 def _check_words(words, channels):
@@ -263,12 +260,12 @@ def binary_weight_conv2d_forward(
     """Convolution of real inputs with ``W~ = alpha sign(w)``; w may be `PackedWeights`. See `conv2d_forward`."""
     if isinstance(w, PackedWeights):
         x = float_array("x", x, 4)
-        _check_fit(x, w.shape, binary=True)
+        _check_fit(x, w.shape)
         if w.pad_value != 0:
             raise ValueError(f"w: packed for pad value {w.pad_value}; real inputs are padded with 0")
         binary = w.binary(x.dtype)
     else:
-        x, w, _, _ = _check(x, w, stride, padding, binary=True)
+        x, w, _, _ = _check(x, w, stride, padding)
         binary = binarize.binary_weight(w)
     return conv2d_forward(x, binary, stride=stride, padding=padding, need_cache=need_cache)
 
@@ -390,6 +387,13 @@ class PackedWeights:
         return self._totals[key]
 
 
+def _popcount(words):
+    """Bits that are 1, by NumPy 2; by NumPy 1 from a table of its own."""
+    if hasattr(np, "bitwise_count"):
+        return np.bitwise_count(words)
+    return np.unpackbits(words[..., None].view(np.uint8), axis=-1).sum(axis=-1, dtype=np.int64)
+
+
 def pack_weights(w: np.ndarray, pad_value: int = 0, alpha: np.ndarray | None = None) -> PackedWeights:
     """Pack the weights of a binary convolution.
 
@@ -409,13 +413,11 @@ def pack_weights(w: np.ndarray, pad_value: int = 0, alpha: np.ndarray | None = N
     one_of("pad_value", pad_value, PAD_VALUES)
     w = float_array("w", w, 4)
     kh, kw, channels, filters = w.shape
-    if channels == 1:
-        raise ValueError(ONE_CHANNEL)
     per_tap, lanes = bits.words_for(channels), kernels.tile_width(filters)
     words = np.empty((-(-filters // lanes), kh * kw * per_tap, lanes), np.uint64)
     if engine.run(kernels.pack_columns, words.shape[1], w.reshape(kh * kw, channels, filters), words, work=w.size):
         raise ValueError("w: contains NaN, which has no sign")
-    ones = np.bitwise_count(words).reshape(len(words), kh, kw, per_tap, lanes).sum(axis=3, dtype=np.int64)
+    ones = _popcount(words).reshape(len(words), kh, kw, per_tap, lanes).sum(axis=3, dtype=np.int64)
     tap_sums = 2 * ones.transpose(1, 2, 0, 3).reshape(kh, kw, -1)[..., :filters] - channels
     alpha = binarize.alpha(w) if alpha is None else float_array("alpha", alpha, 1)
     same_shape("alpha", alpha, (filters,))
@@ -432,7 +434,7 @@ def xnor_conv2d_forward(
 
     Parameters
     ----------
-    x : float32 or float64 (N, H, W, C_in), C_in >= 2
+    x : float32 or float64 (N, H, W, C_in)
     w : same type (kh, kw, C_in, C_out), or PackedWeights
     stride, padding : int or (vertical, horizontal)
     pad_value : 0, 1 or -1
@@ -456,9 +458,9 @@ def xnor_conv2d_forward(
         if packed.pad_value != pad_value:
             raise ValueError(f"pad_value: the weights were packed for {packed.pad_value}, got {pad_value}")
     else:
-        x, w, _, _ = _check(x, w, stride, padding, binary=True)
+        x, w, _, _ = _check(x, w, stride, padding)
         packed = pack_weights(w, pad_value)
-    _check_fit(x, packed.shape, binary=True)
+    _check_fit(x, packed.shape)
     stride, padding = pair("stride", stride, 1), pair("padding", padding, 0)
     words = bits.pack(x)  # (N, H, W, ceil(C/64))
     out = count(words, packed, x.dtype, stride=stride, padding=padding, scale=scale)

@@ -105,6 +105,8 @@ SLOPES = {"ste": ste_slope, "approx_sign": approx_sign_slope, "swish_sign": swis
 
 def estimator_backward(dout: np.ndarray, x: np.ndarray, estimator: str) -> np.ndarray:
     """dx_i = dout_i * slope(x_i): what the named estimator puts in the place of the derivative of sign."""
+    if estimator not in SLOPES:
+        raise ValueError(f"estimator must be one of {', '.join(SLOPES)}, got {estimator!r}")
     x = np.asarray(x, np.float64)
     slopes = np.array([SLOPES[estimator](value) for value in x.ravel()])
     return np.asarray(dout, np.float64) * slopes.reshape(x.shape)

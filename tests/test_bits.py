@@ -3,12 +3,12 @@
 import hypothesis.extra.numpy as hnp
 import numpy as np
 import pytest
-from conftest import JIT, WORD_CHANNELS, by_each_kernel, random_arrays, thin, with_zeros
+from conftest import JIT, KERNELS, WORD_CHANNELS, by_each_kernel, random_arrays, thin, with_zeros
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hbn_ref import bits, kernels, reference
-from hbn_ref.testing import check_pack
+from hbn_ref import bits, engine, kernels, reference
+from hbn_ref.testing import check_pack, check_xnor_matmul
 
 ALL_ONES = (1 << 64) - 1
 
@@ -47,8 +47,16 @@ def test_zero_and_minus_zero_are_plus_one():
 
 
 def test_pack_passes_the_kit():
-    check_pack(bits.pack)
-    check_pack(bits.pack, dtype=np.float64)
+    few = {} if JIT else {"where": lambda case: case.size() < 3_000, "max_cases": 100}
+    check_pack(bits.pack, **few)
+    check_pack(bits.pack, dtype=[np.float16, np.float64], **few | {"max_cases": 200})
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_xnor_matmul_passes_the_kit(name):
+    with engine.kernel(name):
+        few = {} if JIT else {"where": lambda case: case.size() < 3_000, "max_cases": 30}
+        check_xnor_matmul(bits.xnor_matmul, **few)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int8, np.int16, np.int32, np.int64])

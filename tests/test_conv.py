@@ -11,7 +11,6 @@ import pytest
 from conftest import (
     BINARY_CHANNELS,
     JIT,
-    KERNELS,
     SURROGATES,
     arrays_in,
     assert_close,
@@ -26,7 +25,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hbn_ref import conv, engine, reference
-from hbn_ref.testing import check_vjp, check_xnor_conv
+from hbn_ref.testing import check_vjp, check_xnor_conv, layer_cases
 
 TOLERANCE = {np.float32: 2e-5, np.float64: 1e-12}  # relative to the largest value of the result
 # Strided, padded and not square: x, w, stride, padding.
@@ -82,14 +81,29 @@ def test_plain_and_vector_kernels_give_the_same_bits_with_alpha_too(channels, ke
         assert plain.tobytes() == vector.tobytes(), f"x {x.shape}, w {w.shape}, {options}"
 
 
-@pytest.mark.parametrize("name", KERNELS)
-def test_packed_convolution_passes_the_kit(name):
-    with engine.kernel(name):
-        check_xnor_conv(counts, max_cases=None if JIT else 40)
+FEW = {"where": lambda case: case.size() < 3_000, "max_cases": 60}  # without the JIT
+
+
+def counts_by_each_kernel(x, w, **options):
+    """What all kernels give, the same bits."""
+    first, *others = by_each_kernel(counts, x, w, **options).values()
+    assert all(first.tobytes() == other.tobytes() for other in others), "plain and vector differ"
+    return first
+
+
+def test_packed_convolution_passes_the_kit():
+    check_xnor_conv(counts_by_each_kernel, **({} if JIT else FEW))
 
 
 def test_packed_convolution_of_float64_passes_the_kit():
-    check_xnor_conv(counts, dtype=np.float64, max_cases=60 if JIT else 10)
+    check_xnor_conv(counts, dtype=np.float64, **({"level": "quick"} if JIT else FEW))
+
+
+@pytest.mark.skipif(not JIT, reason="whole layers are for compiled kernels")
+@pytest.mark.parametrize("network", ["resnet18", "squeezenet"])
+def test_packed_convolution_passes_the_kit_on_the_layers_of_a_network(network):
+    few = [case for case in layer_cases(network) if case.macs() < 60e6][::2]
+    check_xnor_conv(counts_by_each_kernel, cases=few)
 
 
 @given(convolutions())
@@ -553,7 +567,6 @@ BAD_INPUT = {  # what is wrong: x, w, options, the argument that the message mus
     "padding None": (X, W, {"padding": None}, "padding"),
 }
 BAD_BINARY = {
-    "one input channel": (X[..., :1], W[:, :, :1], {}, "(x|w)"),
     "NaN in w": (X, with_nan(W), {}, "w"),
 }
 BAD_XNOR = {
@@ -579,11 +592,26 @@ def test_bad_input_is_refused_by_name(kind, what):
         PASSES[kind][0](x, w, **options)
 
 
-@pytest.mark.parametrize("what", ["w of rank 3", "w a list", "no filters", "one input channel", "NaN in w"])
+@pytest.mark.parametrize("what", ["w of rank 3", "w a list", "no filters", "NaN in w"])
 def test_pack_weights_refuses_bad_weights_by_name(what):
     w = (BAD_INPUT | BAD_BINARY)[what][1]
     with pytest.raises(WRONG, match=r"\bw\b"):
         conv.pack_weights(w)
+
+
+@pytest.mark.parametrize("pad_value", [0, 1, -1])
+def test_one_input_channel_is_an_ordinary_convolution(pad_value):
+    """Only centring would erase it, which is a layer's business."""
+    x, w = with_zeros(X[..., :1]), with_zeros(W[:, :, :1], seed=1)
+    options = {"padding": 2, "pad_value": pad_value}
+    out, cache = conv.xnor_conv2d_forward(x, w, **options)
+    assert_close(out, reference.xnor_conv2d_forward(x, w, **options), 1e-6)
+    dx, dw = reference.xnor_conv2d_backward(out, x, w, **options)
+    for got, expected in zip(conv.xnor_conv2d_backward(out, cache), (dx, dw), strict=True):
+        assert_close(got, expected, 1e-5)
+    packed = conv.pack_weights(w, pad_value)
+    assert np.array_equal(packed.signs(), reference.sign(w))
+    assert_close(conv.binary_weight_conv2d_forward(x, w)[0], reference.binary_weight_conv2d_forward(x, w), 1e-6)
 
 
 @pytest.mark.parametrize("pad_value", [2, 0.5, None])

@@ -17,7 +17,6 @@ from hbn_ref.testing import (
     check_unpack,
     check_xnor_conv,
     check_xnor_conv_backward,
-    check_xnor_matmul,
 )
 
 X, W = random_arrays(0, (3, 5, 4, 70), (3, 3, 70, 5), dtype=np.float32)
@@ -480,23 +479,26 @@ def binary_weight(x, w, **options):
     return conv.binary_weight_conv2d_forward(x, w, need_cache=False, **options)[0]
 
 
+FEW = {"where": lambda case: case.size() < 3_000, "max_cases": 30}  # without the JIT
+
+
 @pytest.mark.parametrize("name", KERNELS)
 def test_the_products_pass_the_kit(name):
     with engine.kernel(name):
-        check_xnor_matmul(bits.xnor_matmul)
-        check_xnor_conv(scaled, scale=True, max_cases=150 if JIT else 20)
-        check_xnor_conv_backward(xnor_backward, max_cases=150 if JIT else 20)
-        check_binary_weight_conv(binary_weight, max_cases=None if JIT else 20)
+        check_xnor_conv(scaled, scale=True, **({"level": "quick"} if JIT else FEW))
+        check_xnor_conv_backward(xnor_backward, **({"max_cases": 400} if JIT else FEW))
+        check_binary_weight_conv(binary_weight, **({"max_cases": 400} if JIT else FEW))
 
 
 def test_the_products_of_float64_pass_the_kit():
-    check_xnor_conv(scaled, scale=True, dtype=np.float64, max_cases=100 if JIT else 10)
-    check_xnor_conv_backward(xnor_backward, dtype=np.float64, max_cases=100 if JIT else 10)
-    check_binary_weight_conv(binary_weight, dtype=np.float64, max_cases=100 if JIT else 10)
+    few = {"dtype": np.float64} | ({"max_cases": 100} if JIT else FEW)
+    check_xnor_conv(scaled, scale=True, **few)
+    check_xnor_conv_backward(xnor_backward, **few)
+    check_binary_weight_conv(binary_weight, **few)
 
 
 def test_unpacking_and_thresholds_pass_the_kit():
-    check_unpack(bits.unpack)
+    check_unpack(bits.unpack, **({} if JIT else FEW))
     check_threshold(deploy.threshold)
 
 

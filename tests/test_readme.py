@@ -6,7 +6,7 @@ from pathlib import Path
 
 import mutations
 import pytest
-import test_testing
+import test_testing_faults
 
 from hbn_ref import conv
 
@@ -29,7 +29,9 @@ def test_figures_are_those_of_the_files_beside_them():
     assert f"{about['rounds']:,} rounds: {about['growth_mib']} MiB more" in README
     assert f"{round(about['peak_mib'])} MiB at most" in README
     assert f"| {len(mutations.FAULTS)} planted one by one" in README
-    faults = [len(own) for name, own in vars(test_testing).items() if name.endswith("_FAULTS") or name == "ISSUE"]
+    faults = [
+        len(own) for name, own in vars(test_testing_faults).items() if name.endswith("_FAULTS") or name == "ISSUE"
+    ]
     assert "more than 100 faults planted in other" in README and sum(faults) > 100
 
 
