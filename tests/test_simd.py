@@ -3,19 +3,23 @@
 import itertools
 import os
 import platform
+import re
 import subprocess
 import sys
 import tempfile
+from functools import lru_cache
 from pathlib import Path
 
 import llvmlite.binding as llvm
 import numpy as np
 import pytest
 from conftest import JIT, thin
+from numba import types
 
 from hbn_ref import engine, kernels, simd
 
 ROOT = Path(__file__).parents[1]
+X86, ARM = "x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu"
 ROWS = (1, 2, 3, 7, 23, 24, 25, 481)  # not only whole blocks; the last are more than a chunk
 GUARD = -77  # what the rows before and after those of a kernel must still hold
 
@@ -24,10 +28,17 @@ WIDTHS = kernels.TILE_WIDTHS
 XNOR = [("plain", kernels.xnor_gather[width], width) for width in WIDTHS]
 FLOAT = [("plain", kernels.float_gather[width], width) for width in WIDTHS]
 if JIT:
-    for shape in sorted({shape for shapes in simd.BLOCKS.values() for shape in shapes[:2]}):
-        kernel = simd._make_xnor_gather(*shape)
-        XNOR += [("block {} x {}".format(*shape), kernel, width) for width in WIDTHS if width % shape[1] == 0]
-    for shape in sorted({shape for shapes in simd.BLOCKS.values() for shape in shapes[2:]}):
+    for rows, lanes in simd.COUNTS["words"]:
+        XNOR.append((f"words, block {rows} x {lanes}", simd._make_word_gather(rows, lanes), lanes))
+    for rows, lanes in simd.COUNTS["bytes"]:
+        XNOR.append((f"bytes, block {rows} x {lanes}", simd._make_byte_gather(rows, lanes, 0), lanes))
+    for rows, lanes in simd.COUNTS["lookup"]:  # but for x86's look-ups of 32 and of 64 bytes
+        for shuffle in (32, 64):
+            if shuffle <= min(lanes, simd.register_bits() // 8):
+                kernel = simd._make_byte_gather(rows, lanes, shuffle)
+                XNOR.append((f"look-ups of {shuffle}, block {rows} x {lanes}", kernel, lanes))
+    XNOR += [(name, kernel, 64) for name, kernel, lanes in XNOR[2:] if lanes == 32]  # two blocks a tile
+    for shape in sorted({shape for shapes in simd.FLOATS.values() for shape in shapes}):
         kernel = simd._make_float_gather(*shape)
         FLOAT += [("block {} x {}".format(*shape), kernel, width) for width in WIDTHS if width % shape[1] == 0]
 
@@ -92,6 +103,22 @@ def test_packed_product_is_exact_and_stays_in_its_rows(kernel, width, dtype):
         check_rows(out, start, rows, expected, f"{rows} rows from {start}, {terms} words, {tiles} tiles")
 
 
+@pytest.mark.skipif(not JIT, reason="plain Python takes too long for so many words")
+@pytest.mark.parametrize(("kernel", "width"), **by_name(XNOR))
+def test_no_number_of_words_is_too_many_to_count(kernel, width):
+    """Every bit differs: 24 bytes of ones, and 1020 words, are as many as bytes and 16 bits are trusted with."""
+    for terms in (2, 3, 4, simd.MANY - 1, simd.MANY, simd.MANY + 1, 2 * simd.MANY, 2 * simd.MANY + 2):
+        x, w = np.full(terms, 2**64 - 1, np.uint64), np.zeros((2, terms, width), np.uint64)
+        w[1, :, ::3] = 2**64 - 1
+        base, off = np.zeros(5 + kernels.SPARE, np.int64), np.arange(terms)
+        one, total = np.ones(2 * width, np.int32), np.zeros((1, 2 * width), np.int32)
+        out = np.zeros((len(base), 2 * width), np.int32)
+        kernel(0, 5, x, base, off, w, total, base, one, out)
+        expected = np.full(2 * width, -2 * 64 * terms)
+        expected[width::3] = 0
+        assert np.array_equal(out[:5], np.tile(expected, (5, 1))), terms
+
+
 def float_cases(values):
     """(case, start, rows, terms, arrays, patches, w) with numbers made by ``values(rng, shape)``."""
     lengths = (1, 4, simd.CHUNK - 1, simd.CHUNK, simd.CHUNK + 1, 2 * simd.CHUNK + 5, 1030)
@@ -140,35 +167,47 @@ def test_float_product_is_within_the_rounding_of_a_sum(kernel, width):
 
 
 def test_blocks_fit_the_rows_that_threads_share_and_the_spare_rows():
-    for shapes in simd.BLOCKS.values():
-        for rows, _ in shapes:
-            assert engine.ROWS % rows == 0, "a block would write into the rows of another thread"
-            assert simd.CHUNK % rows == 0 and rows - 1 <= kernels.SPARE
+    for rows, _ in (shape for shapes in (*simd.COUNTS.values(), *simd.FLOATS.values()) for shape in shapes):
+        assert engine.ROWS % rows == 0, "a block would write into the rows of another thread"
+        assert simd.CHUNK % rows == 0 and rows - 1 <= kernels.SPARE
     assert simd.CHUNK == kernels.CHUNK and simd.CHUNK % engine.ROWS == 0 and engine.ROWS % 4 == 0  # the plain kernels
 
 
 def test_lanes_divide_the_tiles_that_they_serve():
     assert kernels.TILE_WIDTHS == (64, 32)
-    for shapes in simd.BLOCKS.values():
-        assert [width % lanes for width, (_, lanes) in zip((64, 32, 64, 32), shapes, strict=True)] == [0] * 4
+    for shapes in (*simd.COUNTS.values(), *simd.FLOATS.values()):
+        assert [width % lanes for width, (_, lanes) in zip((64, 32), shapes, strict=True)] == [0, 0]
+
+
+def test_sums_of_bytes_and_of_16_bits_hold_what_they_are_given():
+    assert simd.FEW * 8 * 8 < 2**8 and simd.MANY * 64 < 2**16 and simd.MANY % simd.FEW == 0
 
 
 @pytest.mark.parametrize(("bits", "registers"), [(512, 32), (256, 16), (128, 32)])
 def test_every_block_fits_into_the_registers_with_what_it_is_multiplied_by(bits, registers):
-    for (rows, lanes), item in zip(simd.BLOCKS[bits], (64, 64, 32, 32), strict=True):
+    blocks = [(*shape, 32) for shape in simd.FLOATS[bits]]
+    blocks += [
+        (*shape, 64 if bits == 512 else 8) for shape in simd.COUNTS[{512: "words", 256: "lookup"}.get(bits, "bytes")]
+    ]
+    for rows, lanes, item in blocks:
         weights = lanes * item // bits  # registers of one row
         assert lanes * item % bits == 0
         assert rows * weights + weights + 1 <= registers
 
 
 @pytest.mark.parametrize("bits", [512, 256, 128, 0])
-def test_the_block_is_chosen_by_the_registers_of_the_processor(bits, monkeypatch):
+@pytest.mark.parametrize("way", simd.COUNTS)
+def test_the_block_is_chosen_by_the_registers_of_the_processor(way, bits, monkeypatch):
     monkeypatch.setattr(simd, "register_bits", lambda: bits)
-    monkeypatch.setattr(simd, "_make_xnor_gather", lambda *shape: ("xnor", shape))
-    monkeypatch.setattr(simd, "_make_float_gather", lambda *shape: ("float", shape))
-    shapes = simd.BLOCKS[bits or 128]  # somebody insists on vectors without having any
-    made = [make(width) for make in (simd.xnor_gather, simd.float_gather) for width in (64, 32)]
-    assert made == list(zip(("xnor", "xnor", "float", "float"), shapes, strict=True))
+    monkeypatch.setattr(simd, "counting", lambda: way)
+    for name in ("word", "byte", "float"):
+        monkeypatch.setattr(simd, f"_make_{name}_gather", lambda *shape, name=name: (name, *shape))
+    shuffles = {"words": [()] * 2, "lookup": [(min(bits // 8, lanes),) for lanes in (64, 32)], "bytes": [(0,)] * 2}
+    name = "word" if way == "words" else "byte"
+    expected = [(name, *shape, *shuffle) for shape, shuffle in zip(simd.COUNTS[way], shuffles[way], strict=True)]
+    assert [simd.xnor_gather(width) for width in (64, 32)] == expected
+    shapes = simd.FLOATS[bits or 128]  # somebody insists on vectors without having any
+    assert [simd.float_gather(width) for width in (64, 32)] == [("float", *shape) for shape in shapes]
 
 
 class Processor:
@@ -181,18 +220,20 @@ class Processor:
 
 
 @pytest.mark.parametrize(
-    ("triple", "name", "features", "bits"),
+    ("triple", "name", "features", "bits", "way"),
     [
-        ("x86_64-unknown-linux-gnu", "x86-64", "+avx512f,+avx512vpopcntdq", 512),  # older compilers know no znver4
-        ("x86_64-unknown-linux-gnu", "skylake-avx512", "-avx512f,-avx512bw,-avx512dq,-avx512vl,-evex512", 256),
-        ("x86_64-unknown-linux-gnu", "haswell", "", 256),
-        ("x86_64-unknown-linux-gnu", "nehalem", "", 0),
-        ("x86_64-unknown-linux-gnu", "generic", "", 0),
-        ("aarch64-unknown-linux-gnu", "generic", "+neon", 128),
-        ("arm64-apple-darwin", "apple-m1", "", 128),
+        (X86, "x86-64", "+avx512f,+avx512vpopcntdq", 512, "words"),  # older compilers know no znver4
+        (X86, "skylake-avx512", "", 512, "lookup"),
+        (X86, "skylake-avx512", "-avx512f,-avx512bw,-avx512dq,-avx512vl,-evex512", 256, "lookup"),
+        (X86, "haswell", "", 256, "lookup"),
+        (X86, "sandybridge", "", 256, "bytes"),  # floats in 256 bits, no whole numbers
+        (X86, "nehalem", "", 0, "bytes"),
+        (X86, "generic", "", 0, "bytes"),
+        (ARM, "generic", "+neon", 128, "bytes"),
+        ("arm64-apple-darwin", "apple-m1", "", 128, "bytes"),
     ],
 )
-def test_register_bits_of_processors_that_are_not_here(triple, name, features, bits, monkeypatch):
+def test_registers_and_counting_of_processors_that_are_not_here(triple, name, features, bits, way, monkeypatch):
     try:
         llvm.initialize_all_targets()
         llvm.initialize_all_asmprinters()
@@ -200,7 +241,79 @@ def test_register_bits_of_processors_that_are_not_here(triple, name, features, b
     except RuntimeError:
         pytest.skip(f"this llvmlite cannot compile for {triple}")
     monkeypatch.setattr(simd, "cpu_target", Processor(triple, name, features))
-    assert simd.register_bits.__wrapped__() == bits
+    monkeypatch.setattr(simd, "_assembly", simd._assembly.__wrapped__)
+    assert (simd.register_bits(), simd.counting()) == (bits, way)
+
+
+# ------------------------------------------------------------------------------------------- the inner loops
+
+WORDS, TABLE, FLOAT32 = types.uint64[::1], types.int64[::1], types.float32[::1]
+ARGUMENTS = {
+    "xnor": (types.int64, types.int64, WORDS, TABLE, TABLE, types.uint64[:, :, ::1], types.float32[:, ::1], TABLE,
+             FLOAT32, types.float32[:, ::1]),
+    "float": (types.int64, types.int64, FLOAT32, TABLE, TABLE, types.float32[:, ::1], types.float32[:, ::1],
+              types.boolean),
+}  # fmt: skip
+# (which, block, triple, processor): what the work of a step is made of, and how much else there may be: reading the
+# inputs and the weights, counting the steps.
+LOOPS = [
+    ("xnor", (4, 64, 0), ARM, "neoverse-n1", {"eor": 16, "cnt": 16, "add\tv": 16}, 18),  # 16 x 128 bits
+    ("xnor", (4, 64, 0), ARM, "apple-m1", {"eor": 16, "cnt": 16, "add\tv": 16}, 18),
+    ("float", (6, 16), ARM, "neoverse-n1", {"fmla": 24}, 16),
+    ("xnor", (4, 64, 32), X86, "haswell", {"vpshufb": 16, "vpaddb": 16}, 28),
+    ("float", (6, 16), X86, "haswell", {"vfmadd": 12}, 16),
+]
+
+
+@lru_cache(maxsize=8)
+def compiled(which, block):
+    """LLVM's code of a kernel, compiled anew: the cache keeps none."""
+    make = {"xnor": simd._make_byte_gather, "float": simd._make_float_gather}[which]
+    options = simd._OPTIONS
+    try:
+        simd._OPTIONS = {**options, "cache": False}
+        kernel = make(*block)
+    finally:
+        simd._OPTIONS = options
+    kernel.compile(ARGUMENTS[which])
+    return next(iter(kernel.inspect_llvm().values()))
+
+
+def translated(code, triple, name):
+    """The instructions of a processor, also of one that is not here."""
+    try:
+        llvm.initialize_all_targets()
+        llvm.initialize_all_asmprinters()
+        machine = llvm.Target.from_triple(triple).create_target_machine(cpu=name, opt=3)
+    except RuntimeError:
+        pytest.skip(f"this llvmlite cannot compile for {triple}")
+    code = re.sub("(target datalayout = ).*", rf'\1"{machine.target_data}"', code)
+    code = re.sub("(target triple = ).*", rf'\1"{triple}"', code)
+    code = code.replace("llvm.x86.atomic", "x86.atomic")  # counts the references to an array; any function does
+    return machine.emit_assembly(llvm.parse_assembly(code))
+
+
+def innermost_loop(text, word):
+    """The instructions of the shortest loop with a certain word."""
+    lines, labels, loops = text.splitlines(), {}, []
+    for at, line in enumerate(lines):
+        if label := re.match(r"(\.?L\w+):", line):
+            labels[label[1]] = at
+        if (jump := re.match(r"\s+(?:j|b|cb|tb)\S*\s.*?(\.?L\w+)$", line)) and jump[1] in labels:
+            loops.append([line for line in lines[labels[jump[1]] : at + 1] if re.match(r"\s+[a-z]", line)])
+    return min((loop for loop in loops if any(word in line for line in loop)), key=len)
+
+
+@pytest.mark.skipif(not JIT, reason="without the JIT nothing is compiled")
+@pytest.mark.parametrize(("which", "block", "triple", "processor", "work", "rest"), LOOPS)
+def test_inner_loops_do_their_work_and_little_else(which, block, triple, processor, work, rest):
+    if block[2:] == (32,) and simd.register_bits() < 256:
+        pytest.skip("only a compiler for AVX2 can be asked for its look-ups")
+    loop = innermost_loop(translated(compiled(which, block), triple, processor), next(iter(work)))
+    text = "\n".join(loop)
+    assert {word: sum(word in line for line in loop) for word in work} == work, text
+    assert len(loop) <= sum(work.values()) + rest, text
+    assert not re.search(r"\brsp\b|\bsp\b|csel|cmov|\bmov\s+v|vmovdqa|vmovaps", text), f"moves or tests:\n{text}"
 
 
 # ------------------------------------------------------------------------------------------- other processors
