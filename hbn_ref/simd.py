@@ -12,10 +12,10 @@ from the first product to the last. Each step reads ``lanes`` weights once for a
                      +-----------------------------------+
 
 The product is ``x * w`` for floats and ``popcount(x ^ w)`` for bits. Counting is what processors differ in. Only
-AVX-512 counts the ones of whole words. Others count them in bytes or look them up, half a byte (16 cases) at a time, and
-then have the eight bytes of each word to add. So there a lane is a **byte**: 8 bits of one channel, with 8 bits of the
-next channel beside it, and its counts go into one byte, too. That holds the ones of 31 bytes, so every three words (24
-bytes) it is added to a sum of 16 bits, and that to one of 32 every thousand words. With AVX2 the XOR disappears:
+AVX-512 counts the ones of whole words. Others count them in bytes or look them up, half a byte (16 cases) at a time,
+and then have the eight bytes of each word to add. So there a lane is a **byte**: 8 bits of one channel, with 8 bits of
+the next channel beside it, and its counts go into one byte, too. That holds the ones of 31 bytes, so every three words
+(24 bytes) it is added to a sum of 16 bits, and that to one of 32 every thousand words. With AVX2 the XOR disappears:
 each of the 256 bytes that x may be has tables of its own, which say how many ones ``x ^ w`` has.
 
 ===============================  ======================================================  ========  ===============
@@ -163,14 +163,20 @@ def _tables(builder):
     return cgutils.global_constant(builder, "ones_of_xor", ir.Constant(table, rows))
 
 
-def _bytes_by_place(builder, words):
-    """The first bytes of all words, their second bytes, ...: eight vectors, by taking words apart three times."""
-    parts, lanes = [words], words.type.count
-    for bits in (32, 16, 8):
-        half = ir.VectorType(ir.IntType(bits), lanes)
-        shift = ir.Constant(parts[0].type, [bits] * lanes)
-        parts = [builder.trunc(v, half) for part in parts for v in (part, builder.lshr(part, shift))]
-    return parts
+def _by_place(builder, words):
+    """Eight vectors: the first byte of every word, side by side, the second of every word, ...
+
+    Words 8 q, ..., 8 q + 7 are 8 x 8 bytes, to be transposed: first the halves of 4 x 4 change places, then 2 x 2 in
+    each of these, then single bytes (Warren, Hacker's Delight, 2nd ed., 7-3), for every q at once.
+    """
+    parts = [_lanes(builder, range(j, words.type.count, 8), words) for j in range(8)]
+    for step, ones in ((4, 0xFFFFFFFF), (2, 0x0000FFFF0000FFFF), (1, 0x00FF00FF00FF00FF)):
+        shift, mask = (ir.Constant(parts[0].type, [number] * parts[0].type.count) for number in (8 * step, ones))
+        for j in (j for j in range(8) if not j & step):
+            swap = builder.and_(builder.xor(builder.lshr(parts[j], shift), parts[j + step]), mask)
+            parts[j] = builder.xor(parts[j], builder.shl(swap, shift))
+            parts[j + step] = builder.xor(parts[j + step], swap)
+    return [builder.bitcast(part, ir.VectorType(_I8, words.type.count)) for part in parts]
 
 
 # ------------------------------------------------------------------------------ the operations on a block
@@ -250,7 +256,7 @@ def slice_words(typingctx, w, at, lanes, halves, slices, to):
     def codegen(context, builder, signature, args):
         w, at, _, _, slices, to = args
         words = _load(context, builder, signature.args[0], w, at, count)
-        for part in _bytes_by_place(builder, words):
+        for part in _by_place(builder, words):
             four, low = (ir.Constant(part.type, [number] * count) for number in (4, 15))
             halved = [builder.and_(part, low), builder.lshr(part, four)]
             for piece in halved if halves.literal_value == 2 else [part]:
