@@ -9,27 +9,33 @@ from threadpoolctl import threadpool_info
 
 from hbn_ref import cost, engine, files, plots, simd, study
 
-from . import convolutions, deployed, limit, networks, pictures, training
+from . import convolutions, deployed, limit, networks, pictures, processors, threads, training
 from .peers import connect
 
 TABLES = ("limit", "convolutions", "training", "networks", "deployed")
+MORE = ("threads",)  # only where asked for: it wants two cores that nobody else uses
 
 
 def _parser():
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Timings; see benchmarks/README.md.")
-    parser.add_argument("--only", nargs="+", choices=TABLES, default=TABLES, metavar="TABLE", help=", ".join(TABLES))
+    parser.add_argument(
+        "--only", nargs="+", choices=TABLES + MORE, default=TABLES, metavar="TABLE", help=", ".join(TABLES + MORE)
+    )
+    parser.add_argument("--cpu", choices=processors.HELD_BACK, help="hold all contenders back to this processor")
     parser.add_argument("--rounds", type=int, default=7, help="each contender is timed once a round (default 7)")
     parser.add_argument("--threads", type=int, default=1, help="for all contenders (default 1: two share a cache)")
-    parser.add_argument("--out", default="runs/bench", help="folder for bench.json and bench.png (default runs/bench)")
+    parser.add_argument("--out", default="runs/bench", help="folder for bench-KIND.json and .png (default runs/bench)")
     return parser
 
 
 def _machine(peers):
     blas = [info for info in threadpool_info() if info["user_api"] == "blas"]
     return {
-        **study.machine(), "register_bits": simd.register_bits(),
+        **study.machine(), "register_bits": simd.register_bits(), "counting": simd.counting(),
+        "held_back": processors.held_back(),
         "blas": " ".join(str(blas[0].get(key)) for key in ("internal_api", "version", "architecture")) if blas else "",
-        "llvmlite": version("llvmlite"), **{name: peer.version for name, peer in peers.items() if peer},
+        "llvmlite": version("llvmlite"),
+        **{name: f"{peer.version} ({peer.kernels})" for name, peer in peers.items() if peer},
     }  # fmt: skip
 
 
@@ -44,25 +50,28 @@ def main(argv=None):
     options = _parser().parse_args(argv)
     if min(options.rounds, options.threads) < 1:
         sys.exit("--rounds and --threads: expected at least 1")
+    status = processors.restarted(options.cpu, sys.argv[1:] if argv is None else argv)
+    if status is not None:
+        sys.exit(status)
     os.makedirs(options.out, exist_ok=True)
-    peers = {"torch": None, "openvino": None}
-    for name in peers:
-        if name == "openvino" and options.only != TABLES and "convolutions" not in options.only:
-            continue
-        peers[name] = connect(name, options.threads)
+    wanted = {"torch": {"convolutions", "training", "networks"}, "openvino": {"convolutions"}}
+    peers = {
+        name: connect(name, options.threads) if tables & {*options.only} else None for name, tables in wanted.items()
+    }
     measures = {
         "limit": lambda: (limit, limit.measure(options.rounds)),
         "convolutions": lambda: (convolutions, convolutions.measure(options.rounds, options.threads, **peers)),
         "training": lambda: (training, training.measure(options.rounds, peers["torch"])),
         "networks": lambda: (networks, networks.measure(options.rounds, peers["torch"])),
         "deployed": lambda: (deployed, deployed.measure()),
+        "threads": lambda: (threads, threads.measure(options.rounds)),
     }
-    path = os.path.join(options.out, "bench")
+    path = os.path.join(options.out, f"bench-{processors.kind()}")
     try:
         with engine.threads(options.threads):
             report = {"machine": _machine(peers), "rounds": options.rounds}
             print(", ".join(f"{key} {value}" for key, value in report["machine"].items()), flush=True)
-            for name in TABLES:
+            for name in TABLES + MORE:
                 if name in options.only:
                     module, report[name] = measures[name]()
                     _show(*module.lines(report[name]))

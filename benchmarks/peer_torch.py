@@ -124,4 +124,5 @@ if __name__ == "__main__":
         absent(error)
     else:
         torch.set_num_threads(int(sys.argv[1]))
-        serve(torch.__version__, {"convolution": convolution, "forward": forward, "step": step})
+        kernels = torch.backends.cpu.get_cpu_capability()
+        serve(torch.__version__, kernels, {"convolution": convolution, "forward": forward, "step": step})

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from . import processors
 from .clock import repeated
 
 TORCH = ("PyTorch nchw", "PyTorch nhwc")  # contenders' names: the peer, its memory layout
@@ -38,7 +39,7 @@ class Peer:
         if "absent" in hello:
             self.close()
             raise Absent(hello["absent"])
-        self.version = hello["version"]
+        self.version, self.kernels = hello["version"], hello["kernels"]
 
     def _read(self):
         line = self.process.stdout.readline()
@@ -71,19 +72,24 @@ class Peer:
 def connect(name, threads):
     """Return a Peer, or None and say why there is none."""
     try:
-        return Peer(name, threads)
+        peer = Peer(name, threads)
     except Absent as reason:
         print(f"{name}: left out, {reason}; `make bench-peers` installs it", flush=True)
         return None
+    if processors.obeys(peer.kernels):
+        return peer
+    print(f"{name}: left out, it was told {processors.held_back()} and uses {peer.kernels}", flush=True)
+    peer.close()
+    return None
 
 
-def serve(version, tasks):
+def serve(version, kernels, tasks):
     """The peer's end: prepare tasks and time them until the parent hangs up.
 
-    ``tasks`` maps a name to a function (arrays, **options) that returns (call, array of results); the call is what is
-    timed.
+    ``kernels`` names the peer's kernels, and with them the processor that it uses. ``tasks`` maps a name to a function
+    (arrays, **options) that returns (call, array of results); the call is what is timed.
     """
-    print(json.dumps({"version": version}), flush=True)
+    print(json.dumps({"version": version, "kernels": kernels}), flush=True)
     prepared = []
     for line in sys.stdin:
         request = json.loads(line)

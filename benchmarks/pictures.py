@@ -76,5 +76,6 @@ def draw(report):
         axis.spines[["top", "right"]].set_visible(False)
     machine = report["machine"]
     threads = "one thread" if machine["threads"] == 1 else f"{machine['threads']} threads"
-    figure.suptitle(f"{machine['processor']}, {threads}, {machine['date']}")
+    held = f" held back to {machine['held_back']}" if machine.get("held_back") else ""
+    figure.suptitle(f"{machine['processor']}{held}, {threads}, {machine['date']}")
     return figure
