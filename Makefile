@@ -67,7 +67,7 @@ covered:  ## after make test COVER=1 and make test-nojit COVER=1: the lines that
 notebooks: $(VENV)/.done  ## every notebook from an empty kernel, nothing kept; HBN_FAST=1 for fewer steps
 	$(BIN)/python -m pytest --nbmake --nbmake-timeout=600 tutorials/*.ipynb
 
-bench: $(VENV)/.done  ## five tables of timings, into runs/bench
+bench: $(VENV)/.done  ## five tables of timings, into runs/bench/bench-KIND.json, KIND the processor's
 	$(BIN)/python -m benchmarks $(BENCH)
 
 bench-peers: $(VENV)/.done  ## PyTorch and OpenVINO, to be measured against

@@ -56,8 +56,9 @@ def _contenders(shape, batch, threads, torch, openvino):
 
     def parts(n):
         with kernel_seconds() as seen:
-            ours("vector")(n)
-        return [statistics.median(seen[kernel]) for kernel in ("pack_signs", "xnor_gather")]
+            whole = statistics.median(ours("vector")(n))
+        pack, product = (statistics.median(seen[kernel]) for kernel in ("pack_signs", "xnor_gather"))
+        return pack, product, whole - pack - product
 
     counts, _ = conv.xnor_conv2d_forward(x, packed, padding=padding, scale=False, need_cache=False)
     scaled, _ = conv.xnor_conv2d_forward(x, packed, padding=padding, need_cache=False)
@@ -103,10 +104,10 @@ def measure(rounds, threads, torch, openvino):
         for shape in shapes.SHAPES:
             contenders, parts = _contenders(shape, batch, threads, torch, openvino)
             seconds = medians(contenders, rounds)
-            pack, product = np.median([parts(5) for _ in range(rounds)], axis=0)
+            each = np.median([parts(5 if batch > 1 else 50) for _ in range(rounds)], axis=0)
             row = {
                 "layer": shape.name, "batch": batch, "seconds": seconds,
-                "parts": {"pack": pack, "product": product, "rest": max(seconds["vector"] - pack - product, 0)},
+                "parts": dict(zip(("pack", "product", "rest"), each.tolist(), strict=True)),
             }  # fmt: skip
             if torch:
                 row["torch"] = min(seconds[name] for name in TORCH) / seconds["vector"]
@@ -145,4 +146,4 @@ def lines(table):
         for name, values in table["summary"].items()
     ]
     remarks.append(f"first convolution of a process, with compiled kernels: {table['first']:.2f} s after import numba")
-    return "2. Convolutions: microseconds; pack, product and rest are parts of vector", rows, remarks
+    return "2. Convolutions: microseconds; pack, product and rest: parts of ours, timed apart", rows, remarks

@@ -48,6 +48,7 @@ __all__ = [
 ]
 
 PAD_VALUES = (0, 1, -1)
+SMALL = 2**15  # bytes that are filled faster than their four borders are
 
 
 # ---------------------------------------------------------------------------------------------- geometry
@@ -77,12 +78,14 @@ def _window(x, rows, columns, fill=0):
     out = np.empty((n, rows[1] - rows[0], columns[1] - columns[0], channels), x.dtype)
     top, bottom = max(rows[0], 0), min(rows[1], height)
     left, right = max(columns[0], 0), min(columns[1], width)
-    if top >= bottom or left >= right:
-        out[:] = fill
-        return out
+    outside = top >= bottom or left >= right
     a, b, c, d = top - rows[0], bottom - rows[0], left - columns[0], right - columns[0]
-    out[:, :a], out[:, b:], out[:, a:b, :c], out[:, a:b, d:] = fill, fill, fill, fill
-    out[:, a:b, c:d] = x[:, top:bottom, left:right]
+    if outside or out.nbytes <= SMALL:
+        out[:] = fill
+    else:
+        out[:, :a], out[:, b:], out[:, a:b, :c], out[:, a:b, d:] = fill, fill, fill, fill
+    if not outside:
+        out[:, a:b, c:d] = x[:, top:bottom, left:right]
     return out
 
 

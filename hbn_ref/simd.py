@@ -64,8 +64,8 @@ FEW, MANY = 3, 1020  # words whose ones a byte can count, and 16 bits: 8 * 8 * 1
 
 
 @lru_cache(maxsize=1)
-def _assembly() -> str:
-    """What counts the ones of 8 words on this processor. Nobody knows it better than the compiler."""
+def _processor() -> tuple[int, str]:
+    """(`register_bits`, `counting`). Nobody knows better than the compiler: have it count the ones of 8 words."""
     triple, name, features = cpu_target.target_context.codegen().magic_tuple()
     machine = llvm.Target.from_triple(triple).create_target_machine(cpu=name, features=features)
     module = llvm.parse_assembly(
@@ -73,19 +73,19 @@ def _assembly() -> str:
         "define <8 x i64> @f(<8 x i64> %x) {\n"
         "  %y = call <8 x i64> @llvm.ctpop.v8i64(<8 x i64> %x)\n  ret <8 x i64> %y\n}"
     )
-    return machine.emit_assembly(module)
+    text = machine.emit_assembly(module)
+    bits = 512 if "zmm" in text else 256 if "ymm" in text else 128 if "uaddlp" in text or "uadalp" in text else 0
+    return bits, "words" if "vpopcnt" in text else "lookup" if re.search("vpshufb.*[yz]mm", text) else "bytes"
 
 
 def register_bits() -> int:
     """Bits of a vector register on this processor, 0 if it has none that would help."""
-    text = _assembly()
-    return 512 if "zmm" in text else 256 if "ymm" in text else 128 if "uaddlp" in text or "uadalp" in text else 0
+    return _processor()[0]
 
 
 def counting() -> str:
-    """The best way to count on this processor: "words", "lookup" (bytes, a table a byte) or "bytes"."""
-    text = _assembly()
-    return "words" if "vpopcnt" in text else "lookup" if re.search("vpshufb.*[yz]mm", text) else "bytes"
+    """The best way to count on this processor: "words", "lookup" (bytes, tables for each byte of x) or "bytes"."""
+    return _processor()[1]
 
 
 # ---------------------------------------------------------------------------- a block, and LLVM's words for it

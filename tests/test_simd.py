@@ -241,7 +241,7 @@ def test_registers_and_counting_of_processors_that_are_not_here(triple, name, fe
     except RuntimeError:
         pytest.skip(f"this llvmlite cannot compile for {triple}")
     monkeypatch.setattr(simd, "cpu_target", Processor(triple, name, features))
-    monkeypatch.setattr(simd, "_assembly", simd._assembly.__wrapped__)
+    monkeypatch.setattr(simd, "_processor", simd._processor.__wrapped__)
     assert (simd.register_bits(), simd.counting()) == (bits, way)
 
 
