@@ -260,9 +260,9 @@ ARGUMENTS = {
 LOOPS = [
     ("xnor", (4, 64, 0), ARM, "neoverse-n1", {"eor": 16, "cnt": 16, "add\tv": 16}, 18),  # 16 x 128 bits
     ("xnor", (4, 64, 0), ARM, "apple-m1", {"eor": 16, "cnt": 16, "add\tv": 16}, 18),
-    ("float", (6, 16), ARM, "neoverse-n1", {"fmla": 24}, 16),
+    ("float", (6, 16), ARM, "neoverse-n1", {"fmla": 24}, 20),
     ("xnor", (4, 64, 32), X86, "haswell", {"vpshufb": 16, "vpaddb": 16}, 28),
-    ("float", (6, 16), X86, "haswell", {"vfmadd": 12}, 16),
+    ("float", (6, 16), X86, "haswell", {"vfmadd": 12}, 20),
 ]
 
 
@@ -308,10 +308,12 @@ def test_inner_loops_do_their_work_and_little_else(which, block, triple, process
     if block[2:] == (32,) and simd.register_bits() < 256:
         pytest.skip("only a compiler for AVX2 can be asked for its look-ups")
     loop = innermost_loop(translated(compiled(which, block), triple, processor), next(iter(work)))
-    text = "\n".join(loop)
-    assert {word: sum(word in line for line in loop) for word in work} == work, text
-    assert len(loop) <= sum(work.values()) + rest, text
-    assert not re.search(r"\brsp\b|\bsp\b|csel|cmov|\bmov\s+v|vmovdqa|vmovaps", text), f"moves or tests:\n{text}"
+    text, found = "\n".join(loop), {word: sum(word in line for line in loop) for word in work}
+    steps = min(found.values()) // min(work.values())  # older compilers take two steps of floats at once
+    assert steps >= 1 and found == {word: steps * count for word, count in work.items()}, text
+    assert len(loop) <= steps * (sum(work.values()) + rest), text
+    assert not re.search(r"csel|cmov|\bmov\s+v|vmovdqa|vmovaps", text), f"tests or moves:\n{text}"
+    assert not re.search(r"\bv\w+\s.*\(%rsp|\b(st|ld)[rp]\s+q.*\[sp", text), f"a sum that is not in a register:\n{text}"
 
 
 # ------------------------------------------------------------------------------------------- other processors
