@@ -214,7 +214,7 @@ def _export(args):
 
 
 def _is_network(path):
-    return path.suffix == ".npz" or path.is_dir()
+    return path.suffix == ".npz" or path.exists() and not path.is_file()  # folders; devices, to be refused as such
 
 
 def _predict(args):

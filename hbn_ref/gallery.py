@@ -14,7 +14,8 @@ import numpy as np
 
 from . import cost, deploy, files, layers, models
 
-BUILT_IN = resources.files(__package__).joinpath("networks")  # also in a zip; of the doodles; README, "Deploy", has the commands that made them
+# Of the doodles; README, "Deploy", has the commands that made them. In a zip, too, where this package is in one.
+BUILT_IN = resources.files(__package__).joinpath("networks")
 LARGEST = 8  # networks side by side
 LABELS = {"fprec": "FPrec", "wbin": "WBin", "hybrid": "Hybrid", "fbin": "FBin"}
 FOLDER_END = "-packed"  # of the packed files in a study's folder, where the trained networks lie, too
