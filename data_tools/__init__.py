@@ -13,7 +13,7 @@ from .dataset import Dataset, check_seed, check_size, choose_classes
 from .errors import DataError
 from .room import ask_for_images
 
-__all__ = ["DataError", "Dataset", "load", "prepare_files", "prepare_strokes"]
+__all__ = ["DataError", "Dataset", "doodles_for", "load", "prepare_files", "prepare_strokes", "unknown"]
 
 
 def load(
@@ -86,9 +86,57 @@ def prepare_strokes(strokes: Sequence[np.ndarray], preprocessing: dict[str, Any]
     from . import augment, tuberlin
     from .strokes import render
 
-    if preprocessing["kind"] != "sketch":
-        raise DataError(f"the network was trained on a {preprocessing['kind']}; expected one trained on sketches")
+    _check_sketch(preprocessing)
     ask_for_images(1, preprocessing)
     stored = preprocessing["stored"]
     image = render(strokes, stored, width=width * tuberlin.pen_width(stored))
     return augment.evaluation_batch(image[None, :, :, None], preprocessing)
+
+
+def doodles_for(preprocessing: dict[str, Any], count: int = 8) -> np.ndarray:
+    """Doodles, ``count`` of each class, the same ones every time, as a network's input float32 (B, size, size, 1)."""
+    from . import augment, doodles
+
+    _check_sketch(preprocessing)
+    rng = np.random.default_rng(0)
+    drawn = [doodles.images(name, count, rng, preprocessing["stored"]) for name in doodles.CLASSES]
+    return augment.evaluation_batch(np.concatenate(drawn), preprocessing)
+
+
+def unknown(
+    source: Path | str, known: Sequence[str], preprocessing: dict[str, Any], progress: bool = True
+) -> tuple[np.ndarray, int]:
+    """Images of what a network does not know.
+
+    Parameters
+    ----------
+    source : str or path
+        "strangers": 25 drawings each of twelve kinds of things (`strangers.KINDS`); or as of `load`, whose images of
+        all classes that are not ``known`` are taken.
+    known : sequence of str
+    preprocessing : dict
+
+    Returns
+    -------
+    images : uint8 (N, S, S, C), as of `Dataset`
+    kinds : int
+        Of how many kinds or classes.
+    """
+    if str(source) == "strangers":
+        from . import strangers
+
+        _check_sketch(preprocessing)
+        return strangers.images(25, preprocessing["stored"])[0], len(strangers.KINDS)
+    data = load(source, size=preprocessing["size"], progress=progress)
+    images, labels = (np.concatenate(part) for part in zip(data.train, data.validation, data.test, strict=True))
+    strange = [k for k, name in enumerate(data.classes) if name not in known]
+    if not strange:
+        raise DataError(f"{source}: the network knows all of its classes; expected some that it does not")
+    if data.preprocessing["channels"] != preprocessing["channels"]:
+        raise DataError(f"{source}: expected images of {preprocessing['channels']} channels")
+    return images[np.isin(labels, strange)], len(strange)
+
+
+def _check_sketch(preprocessing):
+    if preprocessing["kind"] != "sketch" or preprocessing["channels"] != 1:
+        raise DataError(f"the network was trained on a {preprocessing['kind']}; expected one trained on sketches")

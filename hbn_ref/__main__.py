@@ -7,14 +7,15 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
-from importlib import resources
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from . import cost, deploy, engine, files, hybrid, models, presets, study, train
+import numpy as np
+
+from . import cost, deploy, engine, files, gallery, hybrid, models, presets, study, train
 
 BATCH = 64  # images that predict has in memory at a time
-DOODLES = Path(__file__).with_name("doodles.npz")  # a packed network that comes with the package
 
 
 def _names(text):
@@ -143,6 +144,29 @@ def _evaluate(args):
         f"{args.split}: top-1 {found['top1']:.2f} %, top-5 {found['top5']:.2f} %, loss {found['loss']:.4f},"
         f" {found['count']} drawings, {args.crops} crop{'s' * (args.crops > 1)}"
     )
+    if args.unknown:
+        _evaluate_doubt(model, getattr(data, args.split), data, args.unknown)
+
+
+def _evaluate_doubt(packed, known, data, source):
+    """How often a packed network is wrong about whether it knows what it sees, both ways."""
+    import data_tools
+
+    if getattr(packed, "none_of_these", None) is None:
+        raise ValueError("--unknown: expected a packed network with a doubt, of a study or of export --data")
+    images, kinds = data_tools.unknown(source, data.classes, data.preprocessing)
+
+    def logits_of(images):
+        return np.concatenate([packed(x) for x in train.batches(images, 100, data.evaluation_batch)])
+
+    logits, strange = logits_of(known[0]), logits_of(images)
+    doubted, right = logits.max(axis=1) < packed.none_of_these, logits.argmax(axis=1) == known[1]
+    claimed = strange.max(axis=1) >= packed.none_of_these
+    print(
+        f'said to be "{deploy.NONE}": {100 * doubted.mean():.1f} % of these {len(doubted)} drawings,'
+        f" {100 * doubted[right].mean():.1f} % of those named right without it;"
+        f" {100 * (1 - claimed.mean()):.1f} % of {len(claimed)} drawings of {kinds} kinds that it does not know"
+    )
 
 
 def _summary_model(args):
@@ -181,32 +205,50 @@ def _summary(args):
 
 def _export(args):
     model, classes, preprocessing = models.load(args.model)
-    deploy.save(deploy.compile(model, classes=classes, preprocessing=preprocessing), args.out)
+    packed = deploy.compile(model, classes=classes, preprocessing=preprocessing)
+    if args.data is not None:
+        args.classes, args.size = classes, preprocessing["size"]
+        args.seed = preprocessing.get("split_seed", model.spec["seed"])
+        data = _load_data(args)
+        models.check_preprocessing(preprocessing, data.preprocessing)
+        packed = deploy.with_doubt(packed, train.batches(data.validation[0], 100, data.evaluation_batch))
+    deploy.save(packed, args.out)
     before, after = (path.stat().st_size for path in (args.model, args.out))
     print(f"{args.model}: {before:,} bytes; {args.out}: {after:,} bytes, {before / after:.1f} times smaller")
+
+
+def _is_network(path):
+    return path.suffix == ".npz" or path.exists() and not path.is_file()  # folders; devices, to be refused as such
 
 
 def _predict(args):
     import data_tools
 
-    packed, found = deploy.load(args.model), []
-    for start in range(0, len(args.images), BATCH):
-        some = args.images[start : start + BATCH]
-        found += deploy.best(packed, data_tools.prepare_files(some, packed.preprocessing))
+    paths, images = ([path for path in args.paths if _is_network(path) == wanted] for wanted in (True, False))
+    if not images:
+        raise ValueError("IMAGE: expected at least one image after the networks")
+    networks, rest = gallery.load(paths)
+    for line in rest:
+        print(line, file=sys.stderr)
+    found = {}
+    for shown in networks:
+        rows = []
+        for start in range(0, len(images), BATCH):
+            some = images[start : start + BATCH]
+            rows += deploy.best(shown.packed, data_tools.prepare_files(some, shown.packed.preprocessing))
+        found[shown.name] = dict(zip(map(str, images), rows, strict=True))
     if args.json:
-        rows = [[{"class": name, "probability": share} for name, share in row] for row in found]
-        print(json.dumps({str(path): row for path, row in zip(args.images, rows, strict=True)}, indent=1))
+        plain = {
+            name: {path: [{"class": one, "probability": share} for one, share in row] for path, row in rows.items()}
+            for name, rows in found.items()
+        }
+        one_file = len(networks) == 1 and len(paths) == 1
+        print(json.dumps(next(iter(plain.values())) if one_file else plain, indent=1))
         return
-    for path, row in zip(args.images, found, strict=True):
-        print(f"{path}: " + ", ".join(f"{name} {100 * share:.1f} %" for name, share in row))
-
-
-def _packed(path):
-    """A packed network; that of the package also where the package is in a zip."""
-    if path == DOODLES and not path.exists():
-        with resources.as_file(resources.files(__package__).joinpath(DOODLES.name)) as copy:
-            return deploy.load(copy)
-    return deploy.load(path)
+    for path in map(str, images):
+        for name, by_path in found.items():
+            shares = ", ".join(f"{one} {100 * share:.1f} %" for one, share in by_path[path])
+            print(f"{path}: {f'{name}: ' * (len(networks) > 1)}{shares}")
 
 
 def _draw(args):
@@ -214,12 +256,14 @@ def _draw(args):
 
     from . import draw
 
-    packed = _packed(args.model)
-
-    def prepare(strokes, width):
-        return data_tools.prepare_strokes(strokes, packed.preprocessing, width)
-
-    draw.serve(packed, prepare, port=args.port, open_browser=not args.no_browser)
+    networks, rest = gallery.load(args.paths)
+    for line in rest:
+        print(line, flush=True)
+    shown = [
+        replace(one, usual=gallery.usual_inputs(one, data_tools.doodles_for(one.packed.preprocessing)))
+        for one in networks
+    ]
+    draw.serve(shown, data_tools.prepare_strokes, port=args.port, open_browser=not args.no_browser, rest=rest)
 
 
 def _cases(args):
@@ -315,6 +359,10 @@ def _add_evaluate(commands):
     p.set_defaults(seed=None)  # the seed it was trained with: another would mix training drawings into the test
     p.add_argument("--split", choices=("train", "validation", "test"), default="test")
     p.add_argument("--crops", type=int, choices=(1, 10), default=1)
+    p.add_argument(
+        "--unknown", metavar="SOURCE",
+        help="how often a packed network claims to know other things: strangers, or as of --data, its other classes",
+    )  # fmt: skip
     p.set_defaults(run=_evaluate)
 
 
@@ -345,22 +393,29 @@ def _add_export(commands):
     p = commands.add_parser("export", help="pack a trained network into a small file")
     p.add_argument("model", type=Path, metavar="MODEL", help="a model file (.npz) of train or study")
     p.add_argument("out", type=_out_file, metavar="OUT", help="the packed file (.npz)")
+    p.add_argument(
+        "--data", help="as of train: from its validation drawings the network learns to say that it is none of these"
+    )
     p.set_defaults(run=_export, threads=None)
 
 
 def _add_predict(commands):
-    p = commands.add_parser("predict", help="the five most probable classes of images, by a packed network")
-    p.add_argument("model", type=Path, metavar="FILE", help="a packed file (.npz) of export")
-    p.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="PNG, JPEG, ... or SVG, black on white")
+    p = commands.add_parser("predict", help="the five most probable classes of images, by packed networks")
+    p.add_argument(
+        "paths", type=Path, nargs="+", metavar="PATH",
+        help="packed files (.npz) or folders with some in them, such as a study's (default: those of doodles); and "
+        "images: PNG, JPEG, ... or SVG, black on white",
+    )  # fmt: skip
     p.add_argument("--json", action="store_true", help="print JSON")
     p.set_defaults(run=_predict, threads=None)
 
 
 def _add_draw(commands):
-    p = commands.add_parser("draw", help="a page to draw on, on this computer only, and see what a network makes of it")
+    p = commands.add_parser("draw", help="a page to draw on, on this computer only, and see what networks make of it")
     p.add_argument(
-        "model", type=Path, nargs="?", default=DOODLES, metavar="FILE", help="a packed file (default: of doodles)"
-    )
+        "paths", type=Path, nargs="*", metavar="PATH",
+        help="packed files, or folders with some in them, such as a study's (default: three networks of doodles)",
+    )  # fmt: skip
     p.add_argument("--port", type=int, default=8000, help="(%(default)s; 0 takes a free one)")
     p.add_argument("--no-browser", action="store_true", help="only print the address")
     p.set_defaults(run=_draw, threads=None)

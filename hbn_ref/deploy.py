@@ -23,8 +23,8 @@ bits. A file (`save`) holds one bit a binary weight and 32 a real weight, scale,
 import copy
 import hashlib
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -34,7 +34,9 @@ from . import binarize, bits, conv, engine, files, kernels, layers, memory, mode
 from .checks import float_array
 
 FORMAT = "hbn_ref packed 1"
-Watch = Callable[[str, np.ndarray, int], Any] | None  # sees (name, words, channels), see `PackedNetwork`
+NONE = "none of these"  # a class like the others, with the same logit for every image; see `with_doubt`
+DOUBTED = 0.2  # share of validation images whose largest logit is below that one: README, "None of these", says why
+Watch = Callable[[str, np.ndarray, int], Any] | None  # sees (name, values or words, channels), see `PackedNetwork`
 
 
 # ------------------------------------------------------------------------------------------ the threshold
@@ -88,6 +90,8 @@ class Convolve:
     padding: tuple[int, int]
 
     def __call__(self, x: np.ndarray, watch: Watch) -> np.ndarray:
+        if watch is not None:
+            watch(self.name, x, x.shape[3])
         out, _ = conv.conv2d_forward(x, self.w, stride=self.stride, padding=self.padding, need_cache=False)
         return out if self.bias is None else out + self.bias
 
@@ -104,6 +108,8 @@ class BinaryWeightConvolve:
     padding: tuple[int, int]
 
     def __call__(self, x: np.ndarray, watch: Watch) -> np.ndarray:
+        if watch is not None:
+            watch(self.name, x, x.shape[3])
         options = {"stride": self.stride, "padding": self.padding}
         return conv.unpacking_conv2d(x, self.words, self.alpha, self.shape[:2], **options)
 
@@ -140,11 +146,15 @@ class Scale:
 class Signs:
     """A folded BatchNorm and the sign, of real values: gives words."""
 
+    name: str  # of the layer that takes them
     scale: np.ndarray
     shift: np.ndarray
 
     def __call__(self, x: np.ndarray, watch: Watch) -> np.ndarray:
-        return bits.pack(layers.scale_shift(x, self.scale, self.shift))
+        values = layers.scale_shift(x, self.scale, self.shift)
+        if watch is not None:
+            watch(self.name, values, values.shape[3])
+        return bits.pack(values)
 
 
 @dataclass(frozen=True)
@@ -287,8 +297,8 @@ def _steps(items, source):
                 made.append(source.threshold(layer, items[j], relu))
                 i = j + 1
         elif isinstance(layer, layers.BatchNorm):
-            kind = Signs if _is(items, i, layers.XnorConv) else Scale
-            made.append(kind(*source.fold(layer)))
+            fold = source.fold(layer)
+            made.append(Signs(items[i].name, *fold) if _is(items, i, layers.XnorConv) else Scale(*fold))
         elif isinstance(layer, layers.BinaryWeightConv):
             shape, (words, alpha) = layer.params["w"].shape, source.columns(layer)
             made.append(BinaryWeightConvolve(layer.name, words, alpha, shape, layer.stride, layer.padding))
@@ -326,17 +336,21 @@ class PackedNetwork:
     classes : list of str
     preprocessing : dict
     steps : tuple
+    none_of_these : float or None
+        The logit of `NONE`, see `with_doubt`; None names a class for every image.
     """
 
     spec: dict[str, Any]
     classes: list[str]
     preprocessing: dict[str, Any]
     steps: tuple
+    none_of_these: float | None = None
 
     def __call__(self, x: np.ndarray, watch: Watch = None) -> np.ndarray:
         """Return logits (N, num_classes) for x (N, H, W, C) float32.
 
-        ``watch``, a function (name, words, channels), sees the words that enter each fully binary layer.
+        ``watch``, a function (name, x, channels), sees what enters each convolution: the real values (float32), or the
+        words (uint64) of a fully binary one, and before them the real values they are the signs of, if there are any.
         """
         size, x = self.spec["input_size"], float_array("x", x, 4)
         expected = (size, size, self.spec["in_channels"])
@@ -353,9 +367,27 @@ class PackedNetwork:
 
     def trace(self, x: np.ndarray) -> tuple[np.ndarray, list[tuple[str, np.ndarray]]]:
         """Return (logits, [(layer, bits)]): bits uint8 (N, H, W, C), 1 for +1, of what enters each binary layer."""
-        seen = []
-        logits = self(x, lambda name, words, channels: seen.append((name, bits.unpack(words, channels) > 0)))
-        return logits, [(name, found.astype(np.uint8)) for name, found in seen]
+        logits, seen = self.look(x)
+        return logits, [(name, found) for name, _, found in seen if found is not None]
+
+    def look(self, x: np.ndarray) -> tuple[np.ndarray, list[tuple[str, np.ndarray | None, np.ndarray | None]]]:
+        """Return (logits, [(layer, values, bits)]) of what enters each convolution, in the order of computing.
+
+        ``values``, float32 (N, H, W, C): the real inputs; of a fully binary layer what its bits are the signs of, or
+        None where there are whole numbers and a threshold only. ``bits``, uint8 (N, H, W, C): as of `trace`, None for
+        a layer with real inputs.
+        """
+        seen: dict[str, Any] = {}
+
+        def watch(name, found, channels):
+            values, _ = seen.get(name, (None, None))
+            if found.dtype == np.uint64:
+                seen[name] = values, (bits.unpack(found, channels) > 0).astype(np.uint8)
+            else:
+                seen[name] = found.copy(), None
+
+        logits = self(x, watch)
+        return logits, [(name, *found) for name, found in seen.items()]
 
 
 def compile(
@@ -386,16 +418,40 @@ def compile(
     return PackedNetwork(spec, list(classes), dict(preprocessing or {}), _steps(model.layers, _FromModel()))
 
 
+def with_doubt(packed: PackedNetwork, batches: Iterable[np.ndarray]) -> PackedNetwork:
+    """Return the network with a class more, `NONE`, for images of what it does not know.
+
+    Softmax makes one of the classes likely whatever it is shown. `NONE` has a logit, too, the same for every image: the
+    one that a share of `DOUBTED` of images of known classes stays below. So a network needs no image of anything else
+    to learn it, and doubts more of those, as their largest logit tends to be low (Hendrycks et al. 2022, MaxLogit).
+
+    Parameters
+    ----------
+    packed : PackedNetwork
+    batches : iterable of float32 (B, H, W, C)
+        Validation images, which it was not trained on.
+    """
+    largest = [packed(x).max(axis=1) for x in batches]
+    if not largest:
+        raise ValueError("batches: expected images of known classes, got none")
+    return replace(packed, none_of_these=float(np.quantile(np.concatenate(largest), DOUBTED)))
+
+
 def best(packed: PackedNetwork, x: np.ndarray, count: int = 5) -> list[list[tuple[str, float]]]:
     """Return, for each image of x, the ``count`` most probable classes: a list of (class, probability)."""
-    return ranked(packed(x), packed.classes, count)
+    return ranked(packed(x), packed.classes, count, packed.none_of_these)
 
 
-def ranked(logits: np.ndarray, classes: Sequence[str], count: int) -> list[list[tuple[str, float]]]:
+def ranked(
+    logits: np.ndarray, classes: Sequence[str], count: int, none_of_these: float | None = None
+) -> list[list[tuple[str, float]]]:
     """The same for logits (N, classes); without names a class is its number."""
+    names = [*classes] or [str(k) for k in range(logits.shape[1])]
+    if none_of_these is not None:
+        logits = np.insert(logits, logits.shape[1], none_of_these, axis=1)
+        names.append(NONE)
     shares = train.softmax(logits)
     order = np.argsort(-shares, axis=1, kind="stable")[:, :count]
-    names = classes or [str(k) for k in range(shares.shape[1])]
     return [[(names[k], float(row[k])) for k in first] for row, first in zip(shares, order, strict=True)]
 
 
@@ -544,6 +600,7 @@ def save(packed: PackedNetwork, path: files.PathLike) -> None:
     header = files.plain({
         "format": FORMAT, "spec": packed.spec, "classes": packed.classes, "preprocessing": packed.preprocessing,
         "shapes": blobs.shapes, "checksum": None,
+        **({} if packed.none_of_these is None else {"none_of_these": packed.none_of_these}),
     })  # fmt: skip
     header["checksum"] = _checksum(header, floats, packed_bits)
     files.write_arrays(path, header, {"floats": floats, "bits": packed_bits})
@@ -571,11 +628,14 @@ def load(path: files.PathLike) -> PackedNetwork:
             raise ValueError("its classes or its preprocessing are not what save writes")
         if len(classes) not in (0, header["spec"]["num_classes"]) or not all(isinstance(c, str) for c in classes):
             raise ValueError("its classes are not as many names as the network has")
+        none_of_these = header.get("none_of_these")  # files of earlier versions have none
+        if none_of_these is not None and not (isinstance(none_of_these, float) and np.isfinite(none_of_these)):
+            raise ValueError("its none_of_these is no number")
         source = _FromFile(floats, packed_bits, header["shapes"])
         model = models.from_spec(header["spec"], init=False)
         steps = _steps(model.layers, source)
         if source.shapes or source.used["floats"] != len(floats) or -(-source.used["bits"] // 8) != len(packed_bits):
             raise ValueError("its arrays are not those of its network")
-        return PackedNetwork(header["spec"], classes, preprocessing, steps)
+        return PackedNetwork(header["spec"], classes, preprocessing, steps, none_of_these)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, MemoryError, RecursionError) as error:
         raise files.FileError(f"{path}: damaged, or not a packed network ({error})") from None

@@ -175,6 +175,8 @@ class Study:
         )  # fmt: skip
         labels = {"classes": data.classes, "preprocessing": data.preprocessing}
         packed = deploy.compile(model, **labels)
+        if len(data.validation[1]):
+            packed = deploy.with_doubt(packed, train.batches(data.validation[0], s["batch"], data.evaluation_batch))
         deploy.save(packed, packed_path)
         if self._keeps(name):
             models.save(model, path, **labels)

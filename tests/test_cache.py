@@ -231,7 +231,7 @@ out, images = pathlib.Path(sys.argv[1]), sys.argv[2]
 sys.path.append("tutorials")
 import course
 course.setup()
-from hbn_ref.__main__ import DOODLES, main
+from hbn_ref.__main__ import main
 from data_tools.__main__ import main as tools
 small = "--classes 3 --size 32 --width 0.25 --epochs 1"
 for line in (
@@ -248,11 +248,8 @@ for line in (
 for line in ("info --classes 3", f"info {images}", f"preview --classes 3 --out {out}/sheet.png"):
     assert tools(line.split()) == 0, line
 import data_tools
-from hbn_ref import deploy, draw
-packed = deploy.load(DOODLES)
-def prepare(strokes, width):
-    return data_tools.prepare_strokes(strokes, packed.preprocessing, width)
-with draw.make_server(packed, prepare, port=0) as server:
+from hbn_ref import draw, gallery
+with draw.make_server(gallery.load()[0], data_tools.prepare_strokes, port=0) as server:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     url = f"http://127.0.0.1:{server.server_port}/"
     page = urllib.request.urlopen(url, timeout=60).read()
@@ -331,10 +328,8 @@ def test_a_zip_of_the_package_and_no_home(open_to_all, others):
     shutil.make_archive(str(open_to_all / "package"), "zip", open_to_all / "site")
     shutil.rmtree(open_to_all / "site" / "hbn_ref")
     others(open_to_all)
-    code = PACK.replace("print", "from hbn_ref import __main__ as line, draw\nprint")
-    code = code.replace(
-        "print", "assert line._packed(line.DOODLES).classes and b'canvas' in draw.PAGE.read_bytes()\nprint"
-    )
+    code = PACK.replace("print", "from hbn_ref import draw, gallery\nprint")
+    code = code.replace("print", "assert len(gallery.load()[0]) == 3 and b'canvas' in draw.assemble()[0]\nprint")
     assert one_warning(run(open_to_all, code, prefix=POWERLESS, path="package.zip"))
 
 

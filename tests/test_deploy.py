@@ -87,6 +87,22 @@ def signs_of(model, x):
         return model.forward(x), seen
 
 
+def assert_the_same_inputs(model, packed, x):
+    """What enters each convolution: bits and, where there are any, the real values that they are the signs of."""
+    seen = {}
+    with layers.watching(model, lambda layer, x: seen.update({layer.name: x.copy()}), layers.Conv):
+        model.forward(x)
+    logits, found = packed.look(x)
+    assert np.array_equal(logits, packed(x)) and [name for name, _, _ in found] == list(seen)
+    binary = {layer.name for layer in model.walk() if isinstance(layer, layers.XnorConv)}
+    for name, values, signs in found:
+        assert (signs is not None) == (name in binary) and not (values is None and signs is None)
+        if values is not None:
+            np.testing.assert_array_equal(values, seen[name], err_msg=name)
+        if signs is not None:
+            np.testing.assert_array_equal(signs, seen[name] >= 0, err_msg=name)
+
+
 def assert_the_same_network(model, packed, batches=(1, 5)):
     """Identical bits into every binary layer and identical logits, with each kernel."""
     for kernel in KERNELS:
@@ -100,6 +116,7 @@ def assert_the_same_network(model, packed, batches=(1, 5)):
             for (name, got), (_, wanted) in zip(found, expected_bits, strict=True):
                 assert got.dtype == np.uint8 and np.array_equal(got, wanted), name
             assert logits.dtype == np.float32 and np.array_equal(logits, expected)  # the top-1 with them
+            assert_the_same_inputs(model, packed, x)
             assert np.isfinite(logits).all()
 
 
@@ -649,3 +666,28 @@ def test_a_float64_network_is_refused_or_computes_in_float32():
     else:
         x = images(packed, 2)
         assert np.allclose(packed(x), model.forward(x.astype(np.float64)), rtol=1e-4, atol=1e-5)
+
+
+# ------------------------------------------------------------------------------------- none of these
+
+
+def test_doubt_is_a_class_with_one_logit_for_all():
+    packed = deploy.compile(trained(ONE_BINARY, "fbin"), classes=["a", "b", "c"])
+    x = images(packed, 200)
+    doubting = deploy.with_doubt(packed, [x[:150], x[150:]])
+    largest = packed(x).max(axis=1)
+    assert packed.none_of_these is None and doubting.none_of_these == pytest.approx(np.quantile(largest, 0.2))
+    rows = deploy.best(doubting, x)
+    assert np.mean([row[0][0] == deploy.NONE for row in rows]) == pytest.approx(deploy.DOUBTED, abs=0.03)
+    for row, known, logits in zip(rows, deploy.best(packed, x), packed(x), strict=True):
+        shares = dict(row)
+        assert len(row) == 4 and sum(shares.values()) == pytest.approx(1)
+        assert (row[0][0] == deploy.NONE) == (logits.max() < doubting.none_of_these)
+        assert shares["a"] / shares[deploy.NONE] == pytest.approx(np.exp(logits[0] - doubting.none_of_these), rel=1e-3)
+        assert [name for name, _ in row if name != deploy.NONE] == [name for name, _ in known]
+    assert np.array_equal(doubting(x), packed(x))  # logits are those of the classes alone
+
+
+def test_doubt_needs_images():
+    with pytest.raises(ValueError, match="batches"):
+        deploy.with_doubt(deploy.compile(trained(ONE_BINARY, "fbin", steps=0)), [])

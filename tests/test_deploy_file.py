@@ -19,11 +19,12 @@ from test_deploy import BRANCHED, CHAIN, ONE_BINARY, assert_identical, images, n
 
 import data_tools
 from data_tools import doodles, strokes
-from hbn_ref import deploy, draw, files, models
-from hbn_ref.__main__ import DOODLES, main
+from hbn_ref import deploy, draw, files, gallery, models
+from hbn_ref.__main__ import main
 from hbn_ref.models import average, concat
 
 __all__ = ["packed"]  # a fixture
+HYBRID = gallery.BUILT_IN / "hybrid.npz"
 
 
 # ------------------------------------------------------------------------------------------------ file
@@ -63,6 +64,19 @@ def test_a_loaded_network_traces_the_same_bits(packed, tmp_path):
     again, found = deploy.load(tmp_path / "packed.npz").trace(x)
     assert np.array_equal(logits, again) and [name for name, _ in found] == [name for name, _ in expected]
     assert all(np.array_equal(a, b) for (_, a), (_, b) in zip(found, expected, strict=True))
+
+
+def test_a_file_keeps_the_doubt_and_older_files_have_none(packed, tmp_path):
+    deploy.save(packed, tmp_path / "old.npz")
+    assert "none_of_these" not in files.read_arrays(tmp_path / "old.npz", deploy.FORMAT)[0]
+    assert deploy.load(tmp_path / "old.npz").none_of_these is None
+    doubting = deploy.with_doubt(packed, [images(packed, 5)])
+    deploy.save(doubting, tmp_path / "new.npz")
+    assert deploy.load(tmp_path / "new.npz").none_of_these == doubting.none_of_these
+    for wrong in ("1", float("nan"), True, [1.0]):
+        rewrite(tmp_path / "new.npz", lambda header, _, wrong=wrong: header.update(none_of_these=wrong))
+        with pytest.raises(files.FileError, match="none_of_these"):
+            deploy.load(tmp_path / "new.npz")
 
 
 def test_failed_writing_leaves_the_old_file_and_nothing_else(packed, tmp_path, monkeypatch):
@@ -539,17 +553,19 @@ def sketch(name, seed, path):
 
 
 @needs_jit
-def test_the_network_that_ships_is_small_and_knows_new_doodles():
-    assert DOODLES.stat().st_size < 300_000
-    packed = deploy.load(DOODLES)
-    assert packed.classes == list(doodles.CLASSES)
-    right = 0
-    for seed in range(10):
-        for name in doodles.CLASSES:
-            drawn = doodles.draw(name, np.random.default_rng([100 + seed, doodles.CLASSES.index(name)]))
-            x = data_tools.prepare_strokes(drawn, packed.preprocessing)
-            right += deploy.best(packed, x, 1)[0][0][0] == name
-    assert right >= 0.8 * 10 * len(doodles.CLASSES)  # 93 % on its validation drawings
+def test_the_networks_that_ship_are_small_and_know_new_doodles():
+    paths = sorted(gallery.BUILT_IN.glob("*.npz"))
+    assert [path.stem for path in paths] == ["fbin", "hybrid", "wbin"]
+    assert sum(path.stat().st_size for path in paths) < 450_000
+    drawn = [(name, doodles.draw(name, np.random.default_rng([100 + seed, doodles.CLASSES.index(name)])))
+             for seed in range(10) for name in doodles.CLASSES]  # fmt: skip
+    for path in paths:
+        packed = deploy.load(path)
+        assert packed.classes == list(doodles.CLASSES) and packed.none_of_these is not None
+        x = np.concatenate([data_tools.prepare_strokes(lines, packed.preprocessing) for _, lines in drawn])
+        found = [row[0][0] for row in deploy.best(packed, x, 1)]
+        claimed = [(said, name) for said, (name, _) in zip(found, drawn, strict=True) if said != deploy.NONE]
+        assert len(claimed) > 0.7 * len(drawn) and np.mean([said == name for said, name in claimed]) > 0.88, path.stem
 
 
 @needs_jit
@@ -557,26 +573,45 @@ def test_predict_names_a_drawing_in_text_and_in_json(tmp_path, capsys):
     paths = [tmp_path / f"{name}.{end}" for name, end in (("sun", "png"), ("fish", "bmp"))]
     for path in paths:
         sketch(path.stem, 3, path)
-    assert main(["predict", str(DOODLES), *map(str, paths)]) == 0
+    assert main(["predict", str(HYBRID), *map(str, paths)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(": ")[0] for line in lines] == [str(path) for path in paths]
     assert [line.split(": ")[1].split()[0] for line in lines] == ["sun", "fish"]
-    assert main(["predict", "--json", str(DOODLES), *map(str, paths)]) == 0
+    assert main(["predict", "--json", str(HYBRID), *map(str, paths)]) == 0
     found = json.loads(capsys.readouterr().out)
     assert [len(row) for row in found.values()] == [5, 5] and found[str(paths[0])][0]["class"] == "sun"
 
 
 @needs_jit
-def test_draw_serves_the_network_that_ships_and_prepares_strokes_for_it(monkeypatch):
+def test_predict_asks_several_networks_in_one_process(tmp_path, capsys):
+    sketch("sun", 3, tmp_path / "sun.png")
+    image = str(tmp_path / "sun.png")
+    assert main(["predict", str(gallery.BUILT_IN / "wbin.npz"), str(HYBRID), image]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(": ")[:2] for line in lines] == [[image, "WBin"], [image, "Hybrid"]]
+    assert main(["predict", "--json", image]) == 0  # the built-in ones
+    found = json.loads(capsys.readouterr().out)
+    assert list(found) == ["WBin", "Hybrid", "FBin"]
+    assert {rows[image][0]["class"] for rows in found.values()} == {"sun"}
+    assert main(["predict", str(HYBRID)]) == 2 and "IMAGE" in capsys.readouterr().err
+
+
+@needs_jit
+def test_draw_serves_the_networks_that_ship_and_prepares_strokes_for_them(monkeypatch):
     served = []
     monkeypatch.setattr(draw, "serve", lambda *args, **options: served.append((args, options)))
     assert main(["draw", "--port", "8123", "--no-browser"]) == 0
-    [((packed, prepare), options)] = served
-    assert options == {"port": 8123, "open_browser": False}
+    [((networks, prepare), options)] = served
+    assert options == {"port": 8123, "open_browser": False, "rest": []}
+    assert [shown.name for shown in networks] == ["WBin", "Hybrid", "FBin"]
+    assert [sorted(shown.usual) for shown in networks] == [
+        ["conv2", "conv3", "conv4", "conv5", "conv6"], ["conv5", "conv6"], [],
+    ]  # fmt: skip
     drawn = doodles.draw("sun", np.random.default_rng(0))
-    x = prepare(drawn, 1.0)
-    assert np.array_equal(x, data_tools.prepare_strokes(drawn, packed.preprocessing))
-    assert deploy.best(packed, x, 1)[0][0][0] == "sun"
+    for shown in networks:
+        x = prepare(drawn, shown.packed.preprocessing, 1.0)
+        assert np.array_equal(x, data_tools.prepare_strokes(drawn, shown.packed.preprocessing))
+        assert deploy.best(shown.packed, x, 1)[0][0][0] == "sun"
 
 
 @needs_jit
@@ -584,11 +619,23 @@ def test_draw_serves_the_network_that_ships_and_prepares_strokes_for_it(monkeypa
 def test_predict_prints_any_name_on_any_terminal(tmp_path, encoding):
     sketch("sun", 3, tmp_path / "солнце.png")
     done = subprocess.run(
-        [sys.executable, "-m", "hbn_ref", "predict", str(DOODLES), str(tmp_path / "солнце.png")],
+        [sys.executable, "-m", "hbn_ref", "predict", str(HYBRID), str(tmp_path / "солнце.png")],
         env={**os.environ, "PYTHONIOENCODING": encoding}, capture_output=True, text=True, encoding="utf-8", timeout=300,
     )  # fmt: skip
     assert done.returncode == 0 and "sun" in done.stdout and not done.stderr
     assert ("солнце" in done.stdout) == (encoding == "utf-8")
+
+
+def test_export_with_data_learns_to_doubt(tmp_path):
+    about = data_tools.load("doodles", classes=["cup", "sun"], size=16).preprocessing
+    model = models.build([models.conv("a", 2, "map"), models.classifier()], "fprec", num_classes=2, in_channels=1,
+                         input_size=16)  # fmt: skip
+    models.save(model, tmp_path / "model.npz", classes=["cup", "sun"], preprocessing=about)
+    assert main(["export", str(tmp_path / "model.npz"), str(tmp_path / "out"), "--data", "doodles"]) == 0
+    packed = deploy.load(tmp_path / "out.npz")
+    data = data_tools.load("doodles", classes=["cup", "sun"], size=16)
+    largest = packed(data.evaluation_batch(data.validation[0])).max(axis=1)
+    assert packed.none_of_these == pytest.approx(np.quantile(largest, deploy.DOUBTED))
 
 
 def test_export_makes_a_small_file_of_a_model_file(tmp_path, capsys):
@@ -608,5 +655,5 @@ def test_export_makes_a_small_file_of_a_model_file(tmp_path, capsys):
 def test_wrong_files_are_refused_in_one_line(command, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("text.png").write_text("no picture")
-    assert main([str(DOODLES) if word == "FILE" else word for word in command]) == 2
+    assert main([str(HYBRID) if word == "FILE" else word for word in command]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1

@@ -18,8 +18,10 @@ from PIL import Image
 import data_tools
 from data_tools import augment, dataset, doodles
 from data_tools.__main__ import main as tools
-from hbn_ref import cost, deploy, draw, engine, files, memory, models, train
-from hbn_ref.__main__ import DOODLES, main
+from hbn_ref import cost, deploy, draw, engine, files, gallery, memory, models, train
+from hbn_ref.__main__ import main
+
+HYBRID = gallery.BUILT_IN / "hybrid.npz"
 
 ROOT = Path(__file__).resolve().parents[1]
 GIB = 2**30
@@ -319,10 +321,10 @@ def png(width, height):
 def test_an_image_that_claims_much(capsys, tmp_path, free):
     path = tmp_path / "claim.png"
     path.write_bytes(png(10**6, 10**6))
-    refused(capsys, ["predict", str(DOODLES), str(path)], "claim.png", "1000000000000 pixels", "limit")
+    refused(capsys, ["predict", str(HYBRID), str(path)], "claim.png", "1000000000000 pixels", "limit")
     path.write_bytes(png(9000, 9000))
     free(500 * 2**20)
-    refused(capsys, ["predict", str(DOODLES), str(path)], "claim.png", "9000 x 9000", "618.0 MiB", "500.0 MiB are free")
+    refused(capsys, ["predict", str(HYBRID), str(path)], "claim.png", "9000 x 9000", "618.0 MiB", "500.0 MiB are free")
 
 
 def test_an_archive_of_more_images_than_fit(capsys, tmp_path, free):
@@ -380,19 +382,20 @@ def test_predict_takes_many_images_in_parts(capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(deploy.PackedNetwork, "__call__", watched)
     path = tmp_path / "white.png"
     Image.new("L", (80, 80), 255).save(path)
-    assert main(["predict", str(DOODLES), *[str(path)] * 130]) == 0
+    assert main(["predict", str(HYBRID), *[str(path)] * 130]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 130 and len(set(lines)) == 1 and sizes == [64, 64, 2]
 
 
 def test_the_draw_page_answers_after_a_drawing_that_was_too_much(free):
-    packed = deploy.load(DOODLES)
-    prepared = data_tools.prepare_strokes([np.array([[0.3, 0.3], [0.7, 0.7]])], packed.preprocessing)
-    about = packed.preprocessing | {"stored": 45_000, "size": 40_000}
+    networks, _ = gallery.load([HYBRID])
+    preprocessing = networks[0].packed.preprocessing
+    prepared = data_tools.prepare_strokes([np.array([[0.3, 0.3], [0.7, 0.7]])], preprocessing)
+    about = preprocessing | {"stored": 45_000, "size": 40_000}
     free(GIB)
     with pytest.raises(data_tools.DataError, match="GiB are free"):
         data_tools.prepare_strokes([np.array([[0.3, 0.3]])], about)
-    assert draw.predict(packed, lambda *_: prepared, [], 1.0)["top"]
+    assert draw.predict(networks, lambda *_: prepared, [])["networks"]
 
 
 def test_a_training_that_diverges_says_so(sketchy, tmp_path):
