@@ -1,4 +1,4 @@
-"""The README: its examples run, and its figures are those of the files and tests that it names."""
+"""The pages: their examples run, their figures are those of the files and tests that they name, their links lead on."""
 
 import json
 import re
@@ -11,7 +11,8 @@ import test_testing_faults
 from hbn_ref import conv
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text("utf-8")
+README, PROMISES = ((ROOT / name / "README.md").read_text("utf-8") for name in (".", "tests"))
+PAGES = sorted(path for path in (*ROOT.glob("*.md"), *ROOT.glob("*/README.md")) if not path.parts[-2].startswith("."))
 BLOCKS = [block for block in re.findall(r"```python\n(.*?)```", README, re.S) if "runs/" not in block]
 
 
@@ -26,15 +27,28 @@ def test_an_example_runs(block):
 
 def test_figures_are_those_of_the_files_beside_them():
     about = json.loads((ROOT / "results" / "endurance.json").read_text("utf-8"))
-    assert f"{about['rounds']:,} rounds: {about['growth_mib']} MiB more" in README
-    assert f"{round(about['peak_mib'])} MiB at most" in README
-    assert f"| {len(mutations.FAULTS)} planted one by one" in README
+    assert f"{about['rounds']:,} rounds: {about['growth_mib']} MiB more" in PROMISES
+    assert f"{round(about['peak_mib'])} MiB at most" in PROMISES
+    assert f"| {len(mutations.FAULTS)} planted one by one" in PROMISES
     faults = [
         len(own) for name, own in vars(test_testing_faults).items() if name.endswith("_FAULTS") or name == "ISSUE"
     ]
-    assert "more than 100 faults planted in other" in README and sum(faults) > 100
+    assert "more than 100 faults planted in other" in PROMISES and sum(faults) > 100
 
 
-def test_files_that_it_names_exist():
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
-        assert target.startswith("http") or (ROOT / target).exists(), target
+def anchors(page):
+    """The places in a page that a link can name: its headings, as GitHub spells them."""
+    titles = re.findall(r"^#+ +(.+)$", re.sub(r"```.*?```", "", page.read_text("utf-8"), flags=re.S), re.M)
+    return {re.sub(r"[^a-z0-9 _-]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_to_files_and_headings(page):
+    links = re.findall(r"\]\(([^)\s]+)\)", page.read_text("utf-8"))
+    assert links
+    for link in links:
+        target, _, anchor = link.partition("#")
+        if not target.startswith("http"):
+            path = (page.parent / target) if target else page
+            assert path.exists(), link
+            assert not anchor or anchor in anchors(path), link
