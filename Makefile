@@ -32,8 +32,8 @@ test-nojit: $(VENV)/.done  ## the same tests on small shapes, kernels as plain P
 	NUMBA_DISABLE_JIT=1 $(PYTEST) -m "not slow"
 
 test-cpus: $(VENV)/.done  ## the kernels' tests, compiled as for other x86 processors: AVX2, and no vectors at all
-	NUMBA_CPU_NAME=haswell NUMBA_CPU_FEATURES=+avx2,+fma,+popcnt $(BIN)/python -m pytest $(KERNEL_TESTS)
-	NUMBA_CPU_NAME=generic $(BIN)/python -m pytest $(KERNEL_TESTS)
+	NUMBA_CPU_NAME=haswell NUMBA_CPU_FEATURES=+avx2,+fma,+popcnt $(BIN)/python -m pytest -m "not slow" $(KERNEL_TESTS)
+	NUMBA_CPU_NAME=generic $(BIN)/python -m pytest -m "not slow" $(KERNEL_TESTS)
 
 test-arm64: $(VENV)/.done  ## the kernels' tests, packed files and a study on emulated ARM; Debian, as root
 	$(BIN)/python tests/arm64.py $(if $(ALL),--all)

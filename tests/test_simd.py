@@ -325,6 +325,7 @@ OTHERS = {  # NUMBA_CPU_NAME: NUMBA_CPU_FEATURES, register bits, what this machi
     "haswell": ("+avx2,+fma,+popcnt", 256, AVX2),
     "skylake-avx512": ("+avx512f,+avx512bw,+avx512dq,+avx512vl,+avx2,+fma,+popcnt", 512, f"{AVX2} {AVX512}"),
 }
+REPEATED = ("generic", "haswell")  # `make test-cpus` runs all of the kernels' tests for these
 BLOCK_TESTS = [
     "tests/test_simd.py::test_packed_product_is_exact_and_stays_in_its_rows",
     "tests/test_simd.py::test_float_product_of_whole_numbers_is_exact_and_stays_in_its_rows",
@@ -352,13 +353,15 @@ def missing(name):
 
 
 @pytest.fixture(scope="module")
-def runs():
+def runs(request):
     """{processor: (process, file with what it prints)}, all started at once: they mostly compile, on one core each."""
+    callspecs = [getattr(item, "callspec", None) for item in request.session.items if "other_processors" in item.name]
+    wanted = {spec.params["name"] for spec in callspecs if spec and "name" in spec.params}
     env = {key: value for key, value in os.environ.items() if key not in ("HBN_KERNEL", "PYTEST_ADDOPTS")}
     started = {}
     try:
         for name, (features, bits, _) in OTHERS.items():
-            if not missing(name):
+            if name in wanted and not missing(name):
                 new = {"NUMBA_CPU_NAME": name, "NUMBA_CPU_FEATURES": features, "PYTHONPATH": str(ROOT)}
                 file = tempfile.TemporaryFile("w+")  # a pipe that nobody reads yet would fill up
                 tests = BLOCK_TESTS + GRIDS if bits < 512 else BLOCK_TESTS  # two processors take the large grids
@@ -375,7 +378,7 @@ def runs():
 
 @pytest.mark.skipif(not JIT, reason="without the JIT nothing is compiled for any processor")
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="the processors are all x86-64")
-@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n in REPEATED else ()) for n in OTHERS])
 def test_both_kernels_are_exact_on_other_processors(name, runs):
     if name not in runs:
         pytest.skip(f"this machine has no {', '.join(missing(name))}")
