@@ -69,6 +69,15 @@ def test_what_to_expect_is_the_mean_over_the_seeds(monkeypatch, capsys):
     assert "FPrec" not in capsys.readouterr().out
 
 
+def test_what_a_network_saves_against_another(monkeypatch):
+    sizes = {"fprec": (1000, 580.0), "fbin": (50, 58.0), "wbin": (50, 290.0)}
+    found = {
+        name: {"0": {"weight_bytes": weights, "equivalent_ops": ops}} for name, (weights, ops) in sizes.items()
+    }  # fmt: skip
+    monkeypatch.setattr(course, "results", {"evidence.json": found}.__getitem__)
+    assert course.savings("fbin") == (20, 10) and course.savings("fbin", "wbin") == (1, 5)
+
+
 def test_networks_are_named_to_a_reader():
     names = [course.called(name) for name in course.results("evidence.json")]
     assert names[:3] == ["FPrec", "WBin", "FBin"] and names[-1] == "FPrec, twice as long"

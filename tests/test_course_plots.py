@@ -455,15 +455,15 @@ def test_histograms_are_split_at_0_where_the_sign_splits_them():
         assert (minus, plus) == (f"sign -1: {1 - share:.0%}", f"sign +1: {share:.0%}")
     assert [axes.get_title() for axes in picture("bits_before_after").axes[:2]] == [
         "before BatchNorm",
-        "behind BatchNorm",
+        "after BatchNorm",
     ]
 
 
 def test_shares_of_bits_stand_in_pairs_above_their_layers():
     axes = picture("bits_before_after").axes[2]
     bars = labelled(axes)
-    assert heights(bars["before"]) == pytest.approx([100, 90]) and heights(bars["behind"]) == pytest.approx([40, 60])
-    assert np.add(middles(bars["before"]), middles(bars["behind"])) / 2 == pytest.approx(axes.get_xticks())
+    assert heights(bars["before"]) == pytest.approx([100, 90]) and heights(bars["after"]) == pytest.approx([40, 60])
+    assert np.add(middles(bars["before"]), middles(bars["after"])) / 2 == pytest.approx(axes.get_xticks())
     assert names(axes.xaxis) == list(BITS) and xy(axes.lines[0])[1] == [50, 50]
     assert axes.get_ylabel() == "bits that are +1 (%)"
 

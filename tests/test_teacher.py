@@ -20,7 +20,7 @@ teacher = pytest.importorskip("teacher")
 
 NOTEBOOKS = teacher.notebooks()
 BY_NAME = {"ids": [path.stem for path in NOTEBOOKS]}
-HEADINGS = ("What you'll do", "What you'll learn", "What you'll need", "## Exercises", "## In practice", "## Further")
+HEADINGS = ("What you'll do", "What you'll learn", "What you'll need", "## In practice", "## Further")
 MOST_LINES, MOST_BYTES = 25, 400_000
 
 
@@ -52,6 +52,7 @@ def test_a_notebook_has_what_every_notebook_has(path):
     for number in teacher.exercises(notebook):
         cell = number.replace(".", "-")
         assert ids.index(f"check-{cell}") == ids.index(f"ex-{cell}") + 1
+        assert re.search(rf"\*\*(Exercise )?{number}[ :]", notebook.cells[ids.index(f"ex-{cell}") - 1].source)
     assert max(len(cell.source.splitlines()) for cell in notebook.cells if cell.cell_type == "code") <= MOST_LINES
 
 

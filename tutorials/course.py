@@ -182,6 +182,15 @@ def expect(*columns, networks=None):
     print(cost.format_table(rows, rows[0]))
 
 
+def savings(network, against="fprec"):
+    """Return how many times fewer bytes of weights, and operations, one network of the study `evidence` has.
+
+    An operation is a multiplication and an addition; one of bits counts 1/58, as in chapter 7.
+    """
+    small, large = (next(iter(results("evidence.json")[name].values())) for name in (network, against))
+    return tuple(large[key] / small[key] for key in ("weight_bytes", "equivalent_ops"))
+
+
 def oracle():
     """Return every choice of layers to keep real, trained and judged: the summary of `presets.choice`, shortened.
 

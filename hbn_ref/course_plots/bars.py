@@ -14,7 +14,7 @@ def bits_before_after(before: np.ndarray, after: np.ndarray, shares: dict[str, A
     """Draw two histograms split at 0, where the sign splits them, and {layer: (share of +1 before, after)} as bars."""
     figure = new_figure(12, 3.6)
     axes = figure.subplots(1, 3)
-    for axis, values, title in zip(axes, (before, after), ("before BatchNorm", "behind BatchNorm"), strict=False):
+    for axis, values, title in zip(axes, (before, after), ("before BatchNorm", "after BatchNorm"), strict=False):
         low, high = np.quantile(values, (0.001, 0.995))
         edges = np.linspace(min(low, -high / 4), high, 41)
         edges -= edges[np.abs(edges).argmin()]  # so that 0 is an edge
@@ -27,7 +27,7 @@ def bits_before_after(before: np.ndarray, after: np.ndarray, shares: dict[str, A
     for i, (colour, hatch) in enumerate(((COLOURS["wbin"], ".."), (COLOURS["hybrid"], None))):
         heights = [100 * pair[i] for pair in shares.values()]
         axes[2].bar(np.arange(len(shares)) + 0.4 * i, heights, 0.4, color=colour, hatch=hatch, edgecolor="white",
-                    label=("before", "behind")[i])  # fmt: skip
+                    label=("before", "after")[i])  # fmt: skip
     axes[2].axhline(50, color="black", lw=1, ls=":")
     axes[2].set_xticks(np.arange(len(shares)) + 0.2, list(shares))
     axes[2].set(ylabel="bits that are +1 (%)", title="every binary layer", ylim=(0, 125))
