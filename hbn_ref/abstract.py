@@ -11,7 +11,8 @@ import numpy as np
 
 from . import cost, hybrid, models, study
 
-SHOWN, PART, NOT, UNTESTED = "shown", "shown in part", "not shown", "not testable here"
+SHOWN, PART, NOT = "shown", "shown in part", "not shown"
+UNTESTED, MISSING = "not testable here", "not measured"
 # Root-mean-square binarization errors of FBin networks on TU-Berlin, from the authors' logs; ResNet-18's in the order
 # of the network, each shortcut after its block
 LOGGED_RMSE = {
@@ -65,7 +66,7 @@ def _verdict(differences, full, part):
     """`SHOWN` where all pass ``full``, `PART` where one passes ``part``."""
     known = [d for d in differences if d is not None]
     if not known:
-        return UNTESTED
+        return MISSING
     if len(known) == len(differences) and all(full(d) for d in known):
         return SHOWN
     return PART if any(part(d) for d in known) else NOT
@@ -209,7 +210,7 @@ def _metric_row(found):
     return {
         "claim": "The metric finds the layers", "published": "Sketch-A-Net {7}, {6, 7}; ResNet-18 {16, 17}, {12..17}",
         "measured": measured,
-        "verdict": UNTESTED if not rows else SHOWN if all(agreed) else PART if any(agreed) else NOT,
+        "verdict": MISSING if not rows else SHOWN if all(agreed) else PART if any(agreed) else NOT,
         "rule": "shown: the authors' choice in every case; in part: in some",
     }  # fmt: skip
 
