@@ -25,7 +25,7 @@ def show(figure, name, alt=None):
 
     alt = alt or figure.get_label()
     stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=80)
+    figure.savefig(stream, format="png", dpi=80, pil_kwargs={"optimize": True})  # a notebook holds several
     folder = os.environ.get("HBN_FIGURES")
     if folder:
         Path(folder).mkdir(parents=True, exist_ok=True)
