@@ -54,8 +54,6 @@ ROWS = [
     {"layer": name, "error": error, "share": share, "score": error + 0.2 / share, "kept_real": kept}
     for name, error, share, kept in (("conv2", 0.3, 0.5, False), ("conv3", 0.9, 0.1, True), ("conv4", 0.4, 0.4, False))
 ]
-GAMMAS = np.geomspace(0.01, 100, 5)
-KEPT = {"R = 1/2": [[1, 1, 0, 0, 0], [0, 0, 0, 1, 1]], "R = 2/2": np.ones((2, 5), bool)}
 WEIGHTS = np.array([[0.1, 0.2, -0.1, -0.2, 0.3], [0.5, 0.4, 0.3, 0.2, 0.1], [-0.5, 0.0, 0.1, 0.2, 0.3]]).T
 FLIPS = np.array([0, 0, 0, 0, 0, 1, 2, 6, 7, 40])
 SHARES = {
@@ -93,8 +91,6 @@ CASES = {  # function: arguments
     "two_paths": (COUNTS, PATHS),
     "bytes_a_layer": (LATENT, PACKED),
     "answer": (np.eye(8), "a test drawing: cat", TOP),
-    "metric_steps": (ROWS, 0.2, [[0, 2], [1]]),
-    "kept_maps": (KEPT, 2, GAMMAS, ["conv2", "conv3"], 1.5),
     "cloud": (a_choice(),),
     "latent_weights": (WEIGHTS, FLIPS),
     "grouped_bars": (["conv1", "conv2"], SHARES, "share of the network (%)"),
@@ -421,25 +417,6 @@ def test_a_map_of_zeros_can_be_drawn():
     assert texts(course_plots.maps({"right everywhere": np.zeros((2, 2))}, "errors").axes[0]) == []
 
 
-def test_kept_maps_have_squares_where_a_layer_is_kept_and_dots_elsewhere():
-    figure = picture("kept_maps")
-    for axes, (title, kept) in zip(figure.axes, KEPT.items(), strict=True):
-        marked = {"s": set(), ".": set()}
-        for line in axes.lines[:-1]:
-            marked[line.get_marker()] |= set(zip(*xy(line), strict=True))
-        for marker, value in (("s", 1), (".", 0)):
-            assert marked[marker] == {(GAMMAS[j], i) for i, j in np.argwhere(np.asarray(kept) == value)}
-        assert xy(axes.lines[-1])[0] == [1.5, 1.5] and axes.get_title() == title and axes.get_xscale() == "log"
-    first = figure.axes[0]
-    assert names(first.yaxis) == ["conv2", "conv3"] and first.yaxis_inverted()
-    assert figure.get_supxlabel().startswith("gamma; squares: kept real; dotted: ")
-
-
-def test_kept_maps_show_no_empty_panel():
-    figure = course_plots.kept_maps(KEPT, len(KEPT) + 1, GAMMAS, ["conv2", "conv3"], 1.5)
-    assert [axes.get_visible() for axes in figure.axes] == [True] * len(KEPT) + [False]
-
-
 # ------------------------------------------------------------------------------------------------------- bars
 
 
@@ -510,8 +487,8 @@ def test_answer_shows_the_image_and_the_likeliest_classes_from_the_top():
     assert right.get_xlabel() == "probability (%)"
 
 
-def test_metric_steps_show_error_share_and_their_sum():
-    error, share, score = picture("metric_steps").axes[:3]
+def test_five_steps_show_error_share_and_their_sum():
+    error, share, score = picture("five_steps").axes[:3]
     for axes, key in ((error, "error"), (share, "share")):
         assert heights(axes.patches) == [row[key] for row in ROWS] and names(axes.xaxis) == ["conv2", "conv3", "conv4"]
         assert [bool(bar.get_hatch()) for bar in axes.patches] == [row["kept_real"] for row in ROWS]
@@ -523,8 +500,8 @@ def test_metric_steps_show_error_share_and_their_sum():
     assert labels == ["E", "NF, logarithmic", "M"] and share.get_yscale() == "log"
 
 
-def test_metric_steps_number_clusters_from_the_highest_and_ring_what_is_kept():
-    axes = picture("metric_steps").axes[3]
+def test_five_steps_number_clusters_from_the_highest_and_ring_what_is_kept():
+    axes = picture("five_steps").axes[3]
     found = {name: xy(line) for name, line in labelled(axes).items()}
     score = [row["score"] for row in ROWS]
     ringed = found.pop("kept real, on the left green and hatched")

@@ -143,3 +143,29 @@ def test_every_chapter_has_its_place_on_the_map(chapter, shown):
     [(figure, name, _)] = shown
     assert name == f"{course.CHAPTERS.index(chapter) + 1:02}-map"
     assert figure.get_label().endswith(f"Marked as the place of this chapter: {SUBJECTS[chapter]}.")
+
+
+def test_a_picture_on_a_page_has_few_colours_near_its_own(monkeypatch):
+    import io
+
+    import numpy as np
+    from matplotlib.figure import Figure
+    from PIL import Image
+
+    shown_ones = []
+    monkeypatch.setattr(
+        "IPython.display.display", lambda picture, metadata: shown_ones.append((picture.data, metadata))
+    )
+    figure = Figure((3, 2))
+    axis = figure.subplots()
+    axis.imshow(np.add.outer(np.arange(40.0), np.arange(60.0)), cmap="PuOr")
+    axis.plot([0, 59], [0, 39], color="green")
+    whole = io.BytesIO()
+    figure.savefig(whole, format="png", dpi=80)
+    course.show(figure, "name", "A slope in many colours.")
+    [(data, metadata)] = shown_ones
+    small, exact = (Image.open(io.BytesIO(one)) for one in (data, whole.getvalue()))
+    assert metadata == {"image/png": {"alt": "A slope in many colours."}}
+    assert small.mode == "P" and small.size == exact.size and len(data) < 0.7 * len(whole.getvalue())
+    apart = np.abs(np.asarray(small.convert("RGB"), int) - np.asarray(exact.convert("RGB"), int))
+    assert apart.max() <= 16

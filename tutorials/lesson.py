@@ -24,15 +24,24 @@ def show(figure, name, alt=None):
     from IPython.display import Image, display
 
     alt = alt or figure.get_label()
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=80, pil_kwargs={"optimize": True})  # a notebook holds several
     folder = os.environ.get("HBN_FIGURES")
     if folder:
         Path(folder).mkdir(parents=True, exist_ok=True)
         for kind in ("svg", "png"):
             figure.savefig(Path(folder, f"{name}.{kind}"), dpi=200)
         Path(folder, f"{name}.txt").write_text(alt + "\n", "utf-8")
-    display(Image(stream.getvalue(), alt=alt), metadata={"image/png": {"alt": alt}})
+    display(Image(_png(figure), alt=alt), metadata={"image/png": {"alt": alt}})
+
+
+def _png(figure):
+    """A figure as PNG with at most 256 colours: a third of the bytes, and no difference that is seen."""
+    from PIL import Image
+
+    whole, small = io.BytesIO(), io.BytesIO()
+    figure.savefig(whole, format="png", dpi=80)
+    picture = Image.open(whole).convert("RGB")
+    picture.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
+    return small.getvalue()
 
 
 def here(chapter):

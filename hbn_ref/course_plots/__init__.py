@@ -1,7 +1,7 @@
 """Top floor, plots of the course: the pictures of the notebooks, drawn from plain data, in the colours of `plots`."""
 
 from .bars import bits_before_after, bytes_a_layer, grouped_bars, ladder, strips
-from .choosing import cloud, five_steps, kept_maps, metric_steps
+from .choosing import cloud, five_steps
 from .convolution import bit_convolution
 from .curves import arms, bands, drops, latent_weights, lines, pseudo_gradients, scatters, seeds, staircase, two_paths
 from .gradient import batchnorm_graph
@@ -24,13 +24,11 @@ __all__ = [
     "filter_and_sign",
     "five_steps",
     "grouped_bars",
-    "kept_maps",
     "ladder",
     "latent_weights",
     "lines",
     "maps",
     "maps_and_signs",
-    "metric_steps",
     "network_map",
     "pseudo_gradients",
     "scatters",

@@ -24,7 +24,7 @@ def _score_terms(axis, rows, gamma):
     axis.legend(frameon=False)
 
 
-def _score_clusters(axis, rows, clusters, short=False):
+def _score_clusters(axis, rows, clusters):
     """Draw the scores on a line, a row a layer, the clusters by colour and marker, what is kept ringed."""
     score, kept = np.array([row["score"] for row in rows]), [i for i, row in enumerate(rows) if row["kept_real"]]
     for k, cluster in enumerate(reversed(clusters)):
@@ -36,25 +36,13 @@ def _score_clusters(axis, rows, clusters, short=False):
     axis.set(
         xscale="log",
         xlabel="M, logarithmic",
-        title="4. clusters" if short else "4. clusters, from the highest",
+        title="4. clusters",
         ylim=(len(rows), -1),
     )
     axis.margins(x=0.12)
     axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.xaxis.set_major_formatter("{x:g}")
     axis.xaxis.set_minor_formatter(NullFormatter())
-
-
-def metric_steps(rows: list[dict[str, Any]], gamma: float, clusters: list[list[int]]) -> Figure:
-    """Draw chapter 8's steps for rows of layer, error, share, score and kept_real: E, NF, score, clusters of it."""
-    figure = new_figure(14, 3.8)
-    axes = figure.subplots(1, 4)
-    layer_bars(axes[0], rows, [row["error"] for row in rows], "1. error", "E", False)
-    layer_bars(axes[1], rows, [row["share"] for row in rows], "2. share of the operations", "NF, logarithmic", True)
-    _score_terms(axes[2], rows, gamma)
-    _score_clusters(axes[3], rows, clusters)
-    figure.legend(*axes[3].get_legend_handles_labels(), loc="outside lower center", ncols=6, frameon=False)
-    return figure
 
 
 STEPS = ("error", "cost share", "score", "clusters", "choice")
@@ -94,7 +82,7 @@ def five_steps(rows: list[dict[str, Any]], gamma: float, clusters: list[list[int
         lambda axis: layer_bars(axis, known, [row["error"] for row in rows], "1. error", "E", False),
         lambda axis: layer_bars(axis, known, [row["share"] for row in rows], "2. cost share", "NF, logarithmic", True),
         lambda axis: _score_terms(axis, rows, gamma),
-        lambda axis: _score_clusters(axis, known, clusters, short=True),
+        lambda axis: _score_clusters(axis, known, clusters),
         lambda axis: _choice(axis, rows),
     )
     for k, (axis, draw) in enumerate(zip(axes, panels, strict=True)):
@@ -121,25 +109,6 @@ def _said(rows, gamma, clusters, step):
     ]
     done = "; ".join(f"{k}. {text}" for k, text in enumerate(parts[:step], start=1))
     return f"{'Five steps' if step == 5 else f'The first {step} of five steps'}, a panel each: {done}."
-
-
-def kept_maps(panels: dict[str, Any], columns: int, gammas: np.ndarray, names: list[str], mark: float) -> Figure:
-    """Draw {title: kept or not (layers, gammas)} as small multiples: squares where a layer stays real, else dots."""
-    figure = new_figure(3 * columns, 1.7 * -(-len(panels) // columns) + 0.4)
-    axes = figure.subplots(-(-len(panels) // columns), columns, sharex=True, sharey=True, squeeze=False)
-    for axis, (title, kept) in zip(axes.flat, panels.items(), strict=False):
-        for i, row in enumerate(np.asarray(kept, bool)):
-            axis.plot(gammas[row], np.full(row.sum(), i), "s", color=KEPT, markersize=5, ls="")
-            axis.plot(gammas[~row], np.full((~row).sum(), i), ".", color=BINARY, markersize=3, ls="")
-        axis.axvline(mark, color="black", lw=1, ls=":")
-        axis.set_yticks(range(len(names)), names)
-        axis.set(xscale="log", ylim=(len(names) - 0.5, -0.5))
-        axis.set_title(title, fontsize=10)
-        axis.spines[["top", "right"]].set_visible(False)
-    for axis in axes.flat[len(panels) :]:
-        axis.set_visible(False)
-    figure.supxlabel("gamma; squares: kept real; dotted: where both terms have equal geometric means", fontsize=10)
-    return figure
 
 
 def cloud(result: dict[str, Any]) -> Figure:

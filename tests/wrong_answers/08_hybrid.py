@@ -225,3 +225,87 @@ free = scale_free
 
 def scale_free(x):
     return np.array(free(x))
+
+
+# %% ex-8-5 the layers with the most MACs
+def predict(macs):
+    return sorted(macs, key=macs.get)[-int(0.4 * len(macs)) :]
+
+
+why_these = ""
+
+
+# %% ex-8-5 always the two cheapest
+def predict(macs):
+    return sorted(macs, key=macs.get)[:2]
+
+
+why_these = ""
+
+
+# %% ex-8-5 as many of the cheapest as R allows, without clusters
+def predict(macs):
+    return sorted(macs, key=macs.get)[: int(0.4 * len(macs))]
+
+
+why_these = ""
+
+
+# %% ex-8-5 the last layers
+def predict(macs):
+    return list(macs)[-int(0.4 * len(macs)) :]
+
+
+why_these = ""
+
+
+# %% ex-8-5 + positions, not names
+names_of = predict
+
+
+def predict(macs):
+    return [list(macs).index(name) for name in names_of(macs)]
+
+
+# %% ex-8-5 + one name, not in a list
+names_of = predict
+
+
+def predict(macs):
+    return names_of(macs)[0]
+
+
+# %% ex-8-5 right: + a set
+names_of = predict
+
+
+def predict(macs):
+    return set(names_of(macs))
+
+
+# %% ex-8-5 right: the clusters of 1 / MACs, in an array, from the cheapest
+def predict(macs):
+    names = np.array(list(macs))
+    kept = hybrid.partition([1 / count for count in macs.values()], 0.4, 3)
+    return names[sorted(kept, key=lambda i: macs[names[i]])]
+
+
+why_these = ""
+
+
+# %% ex-8-5 right: by hand, and macs emptied
+def predict(macs):
+    names = sorted(macs, key=macs.get, reverse=True)
+    inverse = [1e3 / macs.pop(name) for name in names]
+    for count in range(min(3, len(names)), len(names) + 1):
+        kept = []
+        for cluster in hybrid.kmeans_1d(inverse, count)[::-1]:
+            if len(kept) + len(cluster) > int(0.4 * len(names)):
+                break
+            kept += cluster
+        if kept:
+            break
+    return tuple(names[i] for i in kept)
+
+
+why_these = ""

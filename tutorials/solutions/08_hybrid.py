@@ -43,3 +43,19 @@ why = """The new form does not change when gamma and beta of a BatchNorm are mul
 what the signs leave out, and no longer on a scale that the forward pass never sees. That repairs one fault and proves
 nothing about accuracy: I would look up, on several seeds, the networks that both forms choose among all trained
 choices, and compare them with each other, with cost alone and with chance."""
+
+
+# %% ex-8-5
+def predict(macs):
+    """macs {name: MACs} of the layers that can be chosen -> names of those that stay real"""
+    names = list(macs)
+    scores = hybrid.metric(np.ones(len(names)), list(macs.values()))  # all errors alike: what they are does not matter
+    return [names[i] for i in hybrid.partition(scores, 0.4, 3)]
+
+
+# Rubric. The first sentence: with errors that are alike, 1 / NF decides, and it spans orders of magnitude: the layers
+# with the fewest MACs stay real (1 x 1 kernels, maps of one pixel, few channels). The second: an error would have to
+# grow as large as the other layers' gamma / NF, as BatchNorm times 4 makes it, or gamma would have to be small.
+why_these = """The errors of all layers are nearly the same, but the MACs differ by orders of magnitude, so gamma / NF
+decides and the layers with the fewest MACs, small kernels on small maps, stay real as long as their cluster fits. My
+prediction fails if one layer's error is many times the others', as after BatchNorm times 4, or if gamma is small."""
