@@ -376,27 +376,31 @@ def test_browser_plays_ten_drawings_by_keys_alone(browser, three):
         page.keyboard.press("Tab")
         page.keyboard.press("Enter")
         for number in range(1, 11):
-            assert page.evaluate("document.activeElement.id") == "paper"
-            assert page.inner_text("#wish-text").startswith(f"{number} of 10")
+            sheet.until("document.activeElement.id === 'paper'")
+            sheet.until(f"document.getElementById('wish-text').textContent.startsWith('{number} of 10')")
             asked.append(page.evaluate("game.wish"))
             if number == 5:
                 page.keyboard.press("n")  # not begun: another one in its place
+                sheet.until(f"game.wish !== {asked[-1]!r}")
                 asked[-1] = page.evaluate("game.wish")
                 assert page.inner_text("#wish-text").startswith("5 of 10")
             for key in (" ", "ArrowRight", " "):
                 page.keyboard.press(key)
             sheet.settle()
             page.keyboard.press("n")
-        assert len(set(asked)) == 10 and page.locator("#score").is_visible()
+        sheet.until("!document.getElementById('score').hidden")
+        assert len(set(asked)) == 10
         assert page.locator("#score-table tr").count() == 13 and "of 10 drawings" in page.inner_text("#score-text")
         page.keyboard.press("Tab")
         page.keyboard.press("Enter")  # again
-        assert page.inner_text("#wish-text").startswith("1 of 10") and page.locator("#score").is_hidden()
+        sheet.until("document.getElementById('wish-text').textContent.startsWith('1 of 10')")
+        assert page.locator("#score").is_hidden()
         for _ in ("end", "next", "chips"):
             page.keyboard.press("Shift+Tab")
         for key in ("Home", "ArrowRight", "ArrowRight", "Enter"):
             page.keyboard.press(key)
-        assert page.inner_text("#wish") == "Draw a car." and page.evaluate("document.activeElement.id") == "paper"
+        sheet.until("document.activeElement.id === 'paper'")
+        assert page.inner_text("#wish") == "Draw a car."
 
 
 class Held(Nearest):
