@@ -213,11 +213,11 @@ def test_browser_keys_and_pen_width(sheet):
     assert sheet.says == [top_class(sheet.strokes, 1.5)]
     page.keyboard.press("u")
     page.keyboard.press("Control+z")
-    assert len(sheet.strokes) == count - 2
+    sheet.until(f"strokes.length === {count - 2}")
     page.keyboard.press("c")
-    assert sheet.strokes == []
+    sheet.until("strokes.length === 0")
     page.keyboard.press("Control+z")
-    assert len(sheet.strokes) == count - 2
+    sheet.until(f"strokes.length === {count - 2}")
     page.keyboard.press("Escape")
     sheet.settle()
     assert sheet.strokes == [] and sheet.verdict == "Nothing drawn yet."
@@ -232,7 +232,7 @@ def test_browser_draws_with_the_keyboard_alone(sheet):
     page = sheet.page
     for stop in ("ten", "chips", "paper"):  # all the chips are one stop
         page.keyboard.press("Tab")
-        assert page.evaluate("document.activeElement.closest('[id]').id") == stop
+        sheet.until(f"document.activeElement.closest('[id]')?.id === '{stop}'")
     for key in ["ArrowLeft"] * 10 + [" "] + ["ArrowRight"] * 20 + [" "] + ["ArrowUp"] * 10:
         page.keyboard.press(key)
     sheet.picture("keyboard")
