@@ -52,7 +52,8 @@ def test_a_notebook_has_what_every_notebook_has(path):
     for number in teacher.exercises(notebook):
         cell = number.replace(".", "-")
         assert ids.index(f"check-{cell}") == ids.index(f"ex-{cell}") + 1
-        assert re.search(rf"\*\*(Exercise )?{number}[ :]", notebook.cells[ids.index(f"ex-{cell}") - 1].source)
+        texts = [c.source for c in notebook.cells[: ids.index(f"ex-{cell}")] if c.cell_type == "markdown"]
+        assert re.search(rf"\*\*(Exercise )?{number}[ :]", texts[-1])
     assert max(len(cell.source.splitlines()) for cell in notebook.cells if cell.cell_type == "code") <= MOST_LINES
 
 
