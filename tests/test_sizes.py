@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import JIT
 from PIL import Image
 
 import data_tools
@@ -149,6 +150,7 @@ def peak_of(function):
         tracemalloc.stop()
 
 
+@pytest.mark.skipif(not JIT, reason="whole networks as plain Python take minutes")
 @pytest.mark.parametrize("network, size, width, batch", CASES)
 @pytest.mark.parametrize("variant", ["fprec", "fbin"])
 def test_what_a_batch_needs_is_close_to_what_it_takes_and_never_above(network, size, width, batch, variant):
