@@ -320,6 +320,7 @@ def png(width, height):
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
 
 
+@pytest.mark.skipif(not JIT, reason="whole networks as plain Python take minutes")
 def test_an_image_that_claims_much(capsys, tmp_path, free):
     path = tmp_path / "claim.png"
     path.write_bytes(png(10**6, 10**6))
@@ -374,6 +375,7 @@ def test_what_has_no_end_is_no_file(capsys, line):
     refused(capsys, line.replace("X", "/dev/zero"), "/dev/zero", "device")
 
 
+@pytest.mark.skipif(not JIT, reason="whole networks as plain Python take minutes")
 def test_predict_takes_many_images_in_parts(capsys, tmp_path, monkeypatch):
     sizes, inner = [], deploy.PackedNetwork.__call__
 
