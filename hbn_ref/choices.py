@@ -112,8 +112,8 @@ class _Choice:
             prepare=data.training_batch, checkpoint=checkpoint, progress=self.progress,
         )  # fmt: skip
         found = train.evaluate(model, *data.test, prepare=data.evaluation_batch)
-        row = {"choices": found["top1"], "seconds": sum(epoch["seconds"] for epoch in history)}
-        row["hits"] = np.packbits(found["hits"]).tobytes().hex()
+        seconds = sum(epoch["seconds"] for epoch in history)
+        row = {"choices": found["top1"], "seconds": seconds, "hits": study.pack_hits(found["hits"])}
         if variant != "hybrid":
             self._measure(seed, data, model, variant)
         self.result["ops"][key] = cost.table(model)["total"]["equivalent_ops"]

@@ -68,6 +68,11 @@ def milliseconds_per_image(
     return [1000 * float(np.median(seen)) for seen in seconds]
 
 
+def pack_hits(hits: np.ndarray) -> str:
+    """Return bool (count,) as a report holds it: 8 to a byte, in hex; `unpack_hits` takes it back."""
+    return np.packbits(hits).tobytes().hex()
+
+
 def unpack_hits(entry: dict[str, Any]) -> np.ndarray:
     """Return bool (count,): which test drawings a network recognised; a report holds 8 to a byte, in hex."""
     packed = np.frombuffer(bytes.fromhex(entry["hits"]), np.uint8)
@@ -205,7 +210,7 @@ class Study:
         total, image = cost.table(model)["total"], data.evaluation_batch(data.test[0][:1])
         entry = {
             "top1": found["top1"], "top5": found["top5"], "loss": found["loss"], "count": found["count"],
-            "hits": np.packbits(found["hits"]).tobytes().hex(),
+            "hits": pack_hits(found["hits"]),
             **{key: total[key] for key in ("macs_real", "macs_binary", "equivalent_ops", "weight_bytes")},
             **dict(zip(("ms_per_image", "ms_packed"), milliseconds_per_image(model, packed, image), strict=True)),
         }  # fmt: skip
