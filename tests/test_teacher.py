@@ -71,6 +71,13 @@ def test_a_notebook_is_fresh_and_small_and_without_errors(path):
     assert kept == found, "the outputs are stale: python tutorials/course.py publish"
 
 
+def test_only_a_chapters_code_makes_outputs_stale():
+    code = 'def f(x):\n    y = "# no comment"\n    return y'
+    text = f'"""What it is.\n\nMore of it."""\n\n{code}  # why\n'
+    assert teacher.code_of(text) == code == teacher.code_of(code.replace("    y", '    """Say so."""\n\n    y', 1))
+    assert teacher.code_of(text.replace("return y", "return x")) != code
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, **BY_NAME)
 def test_every_picture_has_an_alternative_text(path):
     for cell in read(path).cells:

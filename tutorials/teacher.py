@@ -15,14 +15,17 @@ with the rights of whoever grades.
 """
 
 import argparse
+import ast
 import csv
 import hashlib
+import io
 import json
 import os
 import re
 import secrets
 import shutil
 import sys
+import tokenize
 import zipfile
 from pathlib import Path
 
@@ -121,13 +124,32 @@ def failures(notebook):
     }  # fmt: skip
 
 
+def code_of(text):
+    """Return a module's code: its lines without docstrings, comments and empty lines."""
+    lines = text.splitlines()
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type == tokenize.COMMENT:
+            row, column = token.start
+            lines[row - 1] = lines[row - 1][:column]
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
+            for row in range(node.body[0].lineno - 1, node.body[0].end_lineno):
+                lines[row] = ""
+    return "\n".join(line.rstrip() for line in lines if line.strip())
+
+
 def fingerprint(notebook, stem):
-    """Return what makes a notebook's outputs stale when it changes: its cells, and its chapter's code."""
-    sources = json.dumps([[cell.cell_type, cell.source] for cell in notebook.cells])
-    module = (course.ROOT / "hbn_ref" / f"{stem.split('_', 1)[1]}.py").read_text("utf-8")
-    return {
-        name: hashlib.sha256(text.encode()).hexdigest()[:16] for name, text in (("cells", sources), ("chapter", module))
+    """Return what makes a notebook's outputs stale when it changes: its cells, and its chapter's code.
+
+    A chapter is a file or a folder. What its docstrings and comments say may change.
+    """
+    chapter = course.ROOT / "hbn_ref" / stem.split("_", 1)[1]
+    files = sorted(chapter.glob("*.py")) or [chapter.with_suffix(".py")]
+    parts = {
+        "cells": json.dumps([[cell.cell_type, cell.source] for cell in notebook.cells]),
+        "chapter": "\n".join(code_of(path.read_text("utf-8")) for path in files),
     }
+    return {name: hashlib.sha256(text.encode()).hexdigest()[:16] for name, text in parts.items()}
 
 
 def publish(names):
