@@ -6,8 +6,14 @@ DEMO ?=
 BENCH ?=
 ALL ?=
 COVER ?=
-PYTEST := $(BIN)/python $(if $(COVER),-m coverage run) -m pytest
+# COVER=1: which lines were reached; for "make covered", one file a command
+COVERED = $(if $(COVER),--cov --cov-report= --cov-append)
+PYTEST := $(BIN)/python -m pytest
+# one worker per core; tests that look at a clock run after the others, by themselves
+EACH_CORE := -n auto --dist worksteal
 KERNEL_TESTS := tests/test_simd.py tests/test_engine.py tests/test_bits.py tests/test_conv.py tests/test_exactness.py
+# the tests that reach each line of a kernel when it is plain Python
+KERNEL_CODE_TESTS := $(KERNEL_TESTS) $(patsubst %,tests/test_%.py,binarize layers models train cost hybrid deploy reference)
 KIT_TESTS := tests/test_bits.py tests/test_conv.py tests/test_reference.py tests/test_testing*.py
 # The oldest libraries that pass; the newest are whatever pip finds
 PYTHON_OLDEST ?= python3.10
@@ -25,11 +31,13 @@ $(VENV)/.done: requirements.txt
 demo: $(VENV)/.done  ## five networks on the built-in doodles, into runs/demo
 	$(BIN)/python -m hbn_ref study --epochs 8 --last-layer both --out runs/demo $(DEMO)
 
-test: $(VENV)/.done  ## the tests, without the long ones
-	$(PYTEST) -m "not slow"
+test: $(VENV)/.done  ## the tests, without the long ones, on all cores
+	COVERAGE_FILE=.coverage.jit $(PYTEST) $(COVERED) $(EACH_CORE) -m "not slow and not alone"
+	COVERAGE_FILE=.coverage.jit $(PYTEST) $(COVERED) -m "not slow and alone"
 
-test-nojit: $(VENV)/.done  ## the same tests on small shapes, kernels as plain Python
-	NUMBA_DISABLE_JIT=1 $(PYTEST) -m "not slow"
+test-nojit: $(VENV)/.done  ## the chapters' tests on small shapes, kernels as plain Python; ALL=1: every test
+	COVERAGE_FILE=.coverage.nojit NUMBA_DISABLE_JIT=1 $(PYTEST) $(COVERED) $(EACH_CORE) -m "not slow and not alone" \
+		$(if $(ALL),,$(KERNEL_CODE_TESTS))
 
 test-cpus: $(VENV)/.done  ## the kernels' tests, compiled as for other x86 processors: AVX2, and no vectors at all
 	NUMBA_CPU_NAME=haswell NUMBA_CPU_FEATURES=+avx2,+fma,+popcnt $(BIN)/python -m pytest -m "not slow" $(KERNEL_TESTS)

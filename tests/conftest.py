@@ -6,6 +6,7 @@ shapes.
 
 import dataclasses
 import os
+import shutil
 import signal
 from contextlib import contextmanager
 from pathlib import Path
@@ -173,3 +174,17 @@ def locked(folder):
         if root:
             os.seteuid(0)
         folder.chmod(mode)
+
+
+@pytest.fixture(scope="module")  # while playwright is open, its thread has an event loop
+def browser():
+    """Chromium, driven by playwright; tests that need it are skipped where either is missing."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    paths = [shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome")]
+    path = next(filter(None, paths), None)
+    if path is None:
+        pytest.skip("no chromium, chromium-browser or google-chrome on the PATH")
+    with sync_api.sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield found
+        found.close()

@@ -512,6 +512,7 @@ def test_wrong_bodies(running, word, body):
     running.refuses(400, word, body=body)
 
 
+@pytest.mark.alone
 def test_the_largest_drawing_is_answered_soon(running):
     points = np.random.default_rng(0).integers(31, 60, (draw.MAX_POINTS, 2)) / 100
     strokes = [stroke.tolist() for stroke in np.array_split(points, draw.MAX_STROKES)]
@@ -542,6 +543,7 @@ def test_what_is_no_request(running, data):
 # -------------------------------------------------------------------------------- the slow, the broken
 
 
+@pytest.mark.alone
 def test_slow_clients_stop_nobody_and_are_let_go(monkeypatch):
     monkeypatch.setattr(draw, "TIMEOUT", 1.0)
     with Running() as server:
@@ -585,6 +587,7 @@ def wait(true):
     raise AssertionError("not within a minute")
 
 
+@pytest.mark.alone
 def test_connections_are_bounded_and_who_is_too_much_is_told_to_wait(monkeypatch):
     with Running() as server:
         server.server.free = threading.Semaphore(2)

@@ -2,7 +2,6 @@
 
 import io
 import json
-import shutil
 import threading
 import time
 from dataclasses import replace
@@ -21,19 +20,6 @@ from hbn_ref import deploy, draw, gallery, models
 PICTURES = Path(__file__).resolve().parents[1] / "runs" / "draw"
 __all__ = ["running"]  # a fixture
 
-
-@pytest.fixture(scope="module")
-def browser():
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    paths = [shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome")]
-    path = next(filter(None, paths), None)
-    if path is None:
-        pytest.skip("no chromium, chromium-browser or google-chrome on the PATH")
-    PICTURES.mkdir(parents=True, exist_ok=True)
-    with sync_api.sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield found
-        found.close()
 
 
 class Sheet:
@@ -108,6 +94,11 @@ class Sheet:
         """Share of the paper that looks dark."""
         picture = Image.open(io.BytesIO(self.page.locator("#paper").screenshot())).convert("L")
         return (np.asarray(picture)[5:-5, 5:-5] < 128).mean()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def folder_of_pictures():
+    PICTURES.mkdir(parents=True, exist_ok=True)
 
 
 @pytest.fixture

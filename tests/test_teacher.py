@@ -66,6 +66,7 @@ def test_a_notebook_is_fresh_and_small_and_without_errors(path):
     assert all(cell.execution_count for cell in code) and sum(bool(cell.outputs) for cell in code) > len(code) / 2
     streams = [[output.get("name") for output in cell.outputs] for cell in code]  # None: a picture or a value
     assert all(one is None or one != next_ for names in streams for one, next_ in zip(names, names[1:], strict=False))
+    assert set(notebook.metadata) == {"hbn_ref", "kernelspec", "language_info"}
     found = teacher.fingerprint(notebook, path.stem)
     kept = {key: notebook.metadata["hbn_ref"][key] for key in found}
     assert kept == found, "the outputs are stale: python tutorials/course.py publish"

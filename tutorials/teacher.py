@@ -175,6 +175,7 @@ def publish(names):
 
 def tidy(notebook):
     """Take out of a notebook that has run what is no use on a page, and fold what a guess comes before."""
+    notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)  # times of day, which would differ at each run
         if cell.cell_type == "code":  # a progress bar is a widget, and has nothing to show once its kernel is gone
