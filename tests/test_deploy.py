@@ -226,7 +226,7 @@ def test_threshold_is_the_float_function_for_every_count(n, channels, with_relu)
         assert t.min() >= -n and t.max() <= n + 1
         expected = float_bits(counts, alpha, scale, shift, with_relu)
         assert np.array_equal((counts >= t) ^ flip, expected)
-        words = deploy._threshold(t, flip)(counts, None)  # the step: 64 comparisons a word
+        words = deploy.steps.threshold_step(t, flip)(counts, None)  # the step: 64 comparisons a word
         assert np.array_equal(bits.unpack(words, channels) > 0, expected)  # unpack refuses bits beyond the channels
 
 
@@ -256,9 +256,9 @@ def test_pooling_may_go_before_the_comparison_but_not_after_it(with_relu):
     v = np.maximum(v, 0) if with_relu == "after" else v
     expected = layers.scale_shift(v, scale, shift) >= 0
     t, flip = deploy.threshold(alpha, scale, shift, n, with_relu is not None)
-    pooled = deploy._pool(pool)(counts, None)
+    pooled = deploy.compiling._pool(pool)(counts, None)
     assert pooled.dtype == np.int32 and pooled.shape == expected.shape
-    assert np.array_equal(bits.unpack(deploy._threshold(t, flip)(pooled, None), channels) > 0, expected)
+    assert np.array_equal(bits.unpack(deploy.steps.threshold_step(t, flip)(pooled, None), channels) > 0, expected)
     late = pool.forward(((counts >= t) ^ flip).astype(np.float32)) > 0
     falling = scale < 0
     assert np.array_equal(late[..., ~falling], expected[..., ~falling])
@@ -287,7 +287,7 @@ def test_unpacking_convolution_gives_the_very_numbers_of_the_one_with_real_weigh
 
 
 def run_recording(steps, x, seen):
-    """As `deploy._run`, with (step, its input, its output) of every step appended to ``seen``."""
+    """As `deploy.steps.run`, with (step, its input, its output) of every step appended to ``seen``."""
     for step in steps:
         if isinstance(step, deploy.Residual):
             y = run_recording(step.body, x, seen) + run_recording(step.shortcut, x, seen)

@@ -123,7 +123,7 @@ def rewrite(path, change):
     header, arrays = files.read_arrays(path, deploy.FORMAT)
     change(header, arrays)
     try:
-        header["checksum"] = deploy._checksum(header, arrays["floats"], arrays["bits"])
+        header["checksum"] = deploy.saving._checksum(header, arrays["floats"], arrays["bits"])
     except (KeyError, TypeError):
         pass  # no such array: no checksum either
     text = np.frombuffer(json.dumps(header).encode(), np.uint8)  # NaN and infinity included, unlike files

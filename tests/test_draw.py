@@ -545,7 +545,7 @@ def test_what_is_no_request(running, data):
 
 @pytest.mark.alone
 def test_slow_clients_stop_nobody_and_are_let_go(monkeypatch):
-    monkeypatch.setattr(draw, "TIMEOUT", 1.0)
+    monkeypatch.setattr(draw.server, "TIMEOUT", 1.0)
     with Running() as server:
         idle = [socket.create_connection(("127.0.0.1", server.port), timeout=5) for _ in range(12)]
         own = f"Host: 127.0.0.1:{server.port}\r\nContent-Type: application/json\r\nContent-Length: 100\r\n"
@@ -574,7 +574,7 @@ def test_a_request_that_comes_after_its_time_gets_no_page(monkeypatch):
         request = f"GET / HTTP/1.0\r\nHost: 127.0.0.1:{server.port}\r\n\r\n".encode()
         assert b" 200 " in server.raw(request)
         with monkeypatch.context() as patch:
-            patch.setattr(draw, "TIMEOUT", 0)
+            patch.setattr(draw.server, "TIMEOUT", 0)
             assert b" 200 " not in server.raw(request)
         server.lives()
 
@@ -593,11 +593,11 @@ def test_connections_are_bounded_and_who_is_too_much_is_told_to_wait(monkeypatch
         server.server.free = threading.Semaphore(2)
         idle = [socket.create_connection(("127.0.0.1", server.port), timeout=60) for _ in range(2)]
         wait(lambda: server.server.free._value == 0)
-        monkeypatch.setattr(draw, "PATIENCE", 0.05)
+        monkeypatch.setattr(draw.server, "PATIENCE", 0.05)
         found = server.raw(b"GET / HTTP/1.0\r\n\r\n")
         head, body = found.split(b"\r\n\r\n")
         assert b" 503 " in head and b"Retry-After: 1" in head and "again" in json.loads(body)["error"]
-        monkeypatch.setattr(draw, "PATIENCE", 60)  # a place that falls free is worth the wait
+        monkeypatch.setattr(draw.server, "PATIENCE", 60)  # a place that falls free is worth the wait
         freed = threading.Timer(0.1, idle[0].close)
         freed.start()
         server.lives()
@@ -804,7 +804,7 @@ def test_serve_prints_a_line_opens_the_page_and_ends_with_ctrl_c(monkeypatch, ca
             opened.append((url, client.recv(20)))
         _thread.interrupt_main()
 
-    monkeypatch.setattr(draw.webbrowser, "open", browser)
+    monkeypatch.setattr(draw.server.webbrowser, "open", browser)
     draw.serve([shown()], served, port=0)
     url, answer = opened[0]
     assert answer.startswith(b"HTTP/1.0 4")  # no Host; but it was there

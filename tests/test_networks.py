@@ -182,9 +182,13 @@ def test_whole_map_kernels_follow_the_input(size, map_size):
 
 # Odd channels and odd kernels: with pad value 1 no sum of signs is 0, where ReLU has a kink.
 BLOCKS = {
-    "basic": [models.conv("conv1", 5, 3, padding=1), *models._basic_block(2, 5), *models._basic_block(4, 7, stride=2)],
-    "fire": [models.conv("conv1", 5, 3, padding=1), *models._fire("fire2", 3, 5)],
-    "inception": [models.conv("conv1", 5, 3, padding=1), models._inception("3a", 3, 3, 5, 3, 5, 3)],
+    "basic": [
+        models.conv("conv1", 5, 3, padding=1),
+        *models.definitions._basic_block(2, 5),
+        *models.definitions._basic_block(4, 7, stride=2),
+    ],
+    "fire": [models.conv("conv1", 5, 3, padding=1), *models.definitions._fire("fire2", 3, 5)],
+    "inception": [models.conv("conv1", 5, 3, padding=1), models.definitions._inception("3a", 3, 3, 5, 3, 5, 3)],
 }
 
 

@@ -467,7 +467,7 @@ def test_without_tqdm_training_is_silent_and_the_same(monkeypatch, capsys):
     with_bar, without = tiny(), tiny()
     fit(with_bar, epochs=1, progress=True)
     assert "1/1" in capsys.readouterr().err
-    monkeypatch.setattr(train, "tqdm", None)  # as the module has it where tqdm cannot be imported
+    monkeypatch.setattr(train.loop, "tqdm", None)  # as the module has it where tqdm cannot be imported
     fit(without, epochs=1, progress=True)
     assert capsys.readouterr().err == "" and same(without.state(), with_bar.state())
 
@@ -544,7 +544,7 @@ def old_loss(logits, labels, target=None):
 def test_without_smoothing_and_teacher_the_weights_are_those_of_before(monkeypatch):
     model, before = tiny(), tiny()
     history = fit(model, epochs=3, smoothing=0.0, distillation=0.5)
-    monkeypatch.setattr(train, "softmax_cross_entropy", old_loss)
+    monkeypatch.setattr(train.steps, "softmax_cross_entropy", old_loss)
     old = fit(before, epochs=3)
     assert same(model.state(), before.state())
     assert [row["loss"] for row in history] == pytest.approx([row["loss"] for row in old], rel=1e-6)

@@ -131,11 +131,16 @@ def warm_start(variant="hybrid", epochs=None, seed=0, **options):
 def _digest():
     """A name for the state of the code that a training depends on."""
     found = hashlib.sha256()
-    for name in (*("compiler", "kernels", "simd", "engine"), *CHAPTERS[:6]):
-        found.update((ROOT / "hbn_ref" / f"{name}.py").read_bytes())
-    for path in sorted((ROOT / "data_tools").glob("*.py")):
+    names = (*("compiler", "kernels", "simd", "engine"), *CHAPTERS[:6])
+    for path in (*(path for name in names for path in sources(name)), *sorted((ROOT / "data_tools").glob("*.py"))):
         found.update(path.read_bytes())
     return found.hexdigest()[:16]
+
+
+def sources(name):
+    """Return the files of a module or a chapter of the package, which may be a folder."""
+    path = ROOT / "hbn_ref" / name
+    return sorted(path.glob("*.py")) or [path.with_suffix(".py")]
 
 
 def results(name):

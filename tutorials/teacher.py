@@ -50,7 +50,8 @@ Where there is no `python`, the first line begins with `python3`, on Windows wit
 Begin with 01_bits.ipynb. Run the cells from top to bottom. An exercise is a cell to fill in, often where it says
 `return ...`; the cell below it says "right", "not done yet" or what is wrong. Hand in the .ipynb file.
 
-The package is hbn_ref, with a chapter's code in the file that bears its name. Code: MIT, text and figures: CC BY 4.0.
+The package is hbn_ref, with a chapter's code in the file or folder that bears its name. Code: MIT, text and figures:
+CC BY 4.0.
 """
 UNWANTED = ("__pycache__", ".ipynb_checkpoints", "packed")  # packed networks of results/, which no notebook reads
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -143,11 +144,9 @@ def fingerprint(notebook, stem):
 
     A chapter is a file or a folder. What its docstrings and comments say may change.
     """
-    chapter = course.ROOT / "hbn_ref" / stem.split("_", 1)[1]
-    files = sorted(chapter.glob("*.py")) or [chapter.with_suffix(".py")]
     parts = {
         "cells": json.dumps([[cell.cell_type, cell.source] for cell in notebook.cells]),
-        "chapter": "\n".join(code_of(path.read_text("utf-8")) for path in files),
+        "chapter": "\n".join(code_of(path.read_text("utf-8")) for path in course.sources(stem.split("_", 1)[1])),
     }
     return {name: hashlib.sha256(text.encode()).hexdigest()[:16] for name, text in parts.items()}
 

@@ -14,7 +14,7 @@ ATTRIBUTES = 6  # of a report: those that explain best
 class Wrong(Exception):
     """What is wrong with the result of a case, and in a word or two what kind of fault that is."""
 
-    def __init__(self, message: str, kind: str = "wrong values"):
+    def __init__(self, message: str, kind: str = "wrong values") -> None:
         super().__init__(message)
         self.kind = kind
 

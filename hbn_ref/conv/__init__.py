@@ -1,0 +1,42 @@
+"""Chapter 3, conv: three convolutions, forward and backward.
+
+The sum and its two gradients are the same for all three (`real` has them, with their derivation); they differ only in
+what stands for x and w:
+
+=================  ===========  ===================  =======================================
+convolution        x            w                    product
+=================  ===========  ===================  =======================================
+conv2d             real         real                 multiply and add
+binary_weight      real         alpha sign(w)        multiply and add (an add would do)
+xnor               sign(x)      alpha sign(w)        XOR, count bits; alpha once at the end
+=================  ===========  ===================  =======================================
+
+`real` holds the first two, `xnor` the third, `packed` the weights as bits, `geometry` where the patches of a map lie.
+The input scale K of XNOR-Net is left out, as the paper's authors do.
+"""
+
+from .geometry import output_size
+from .packed import PAD_VALUES, PackedWeights, pack_weights
+from .real import (
+    binary_weight_conv2d_backward,
+    binary_weight_conv2d_forward,
+    conv2d_backward,
+    conv2d_forward,
+    unpacking_conv2d,
+)
+from .xnor import count, xnor_conv2d_backward, xnor_conv2d_forward
+
+__all__ = [
+    "PAD_VALUES",
+    "PackedWeights",
+    "binary_weight_conv2d_backward",
+    "binary_weight_conv2d_forward",
+    "conv2d_backward",
+    "conv2d_forward",
+    "count",
+    "output_size",
+    "pack_weights",
+    "unpacking_conv2d",
+    "xnor_conv2d_backward",
+    "xnor_conv2d_forward",
+]
