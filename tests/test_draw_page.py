@@ -21,7 +21,6 @@ PICTURES = Path(__file__).resolve().parents[1] / "runs" / "draw"
 __all__ = ["running"]  # a fixture
 
 
-
 class Sheet:
     """The page in a tab; leaves with a complaint about errors in its console and requests to anywhere else."""
 
