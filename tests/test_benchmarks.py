@@ -9,7 +9,7 @@ import pytest
 from conftest import JIT
 
 from benchmarks import limit, processors, threads
-from hbn_ref import simd
+from hbn_ref import limits, simd
 
 RESULTS = Path(__file__).parents[1] / "results" / "benchmarks"
 REPORTS = sorted(RESULTS.glob("bench-*.json"))
@@ -44,16 +44,42 @@ def test_the_loops_of_the_limit_count_what_they_say(way):
     pieces = x[base[0] : base[0] + steps], x[base[1] : base[1] + steps]
     if way == "words":
         w, out = rng.integers(0, 2**64, steps * 32, np.uint64), out.astype(np.uint64)
-        limit._word_loop(rows, 32)(1, x, base, np.arange(steps), w, out)
+        limits.product_loop(rows, 32)(1, x, base, np.arange(steps), w, out)
         differ = [piece[:, None] ^ w.reshape(steps, 32) for piece in pieces]
     else:
         halves = 2 if way == "lookup" else 1
         w = rng.integers(0, 16 if halves == 2 else 256, steps * halves * 32).astype(np.uint8)
-        limit._byte_loop(rows, 32, 32 * (halves - 1))(1, x, base, np.arange(steps), w, out)
+        limits.byte_loop(rows, 32, 32 * (halves - 1))(1, x, base, np.arange(steps), w, out)
         bytes_of_w = w.reshape(steps, halves, 32)
         bytes_of_w = bytes_of_w[:, 0] | (bytes_of_w[:, 1] << 4 if halves == 2 else 0)
         differ = [piece.view(np.uint8)[:steps, None] ^ bytes_of_w for piece in pieces]
     assert np.array_equal(out.reshape(rows, 32), [np.bitwise_count(d).sum(axis=0) for d in differ])
+
+
+@pytest.mark.skipif(not JIT, reason="the loops are compiled")
+def test_the_loop_of_floats_adds_products():
+    rng, rows, lanes, steps = np.random.default_rng(0), 2, 16, 9
+    x, w = rng.random(20, np.float32), rng.random((steps, lanes), np.float32)
+    out = np.zeros(rows * lanes, np.float32)
+    limits.product_loop(rows, lanes)(3, x, np.array([1, 11]), np.arange(steps), w.ravel(), out)
+    expected = [3 * x[first : first + steps] @ w for first in (1, 11)]
+    assert np.allclose(out.reshape(rows, lanes), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("way", simd.COUNTS)
+def test_a_loop_says_how_many_products_it_adds(monkeypatch, way):
+    monkeypatch.setattr(simd, "counting", lambda: way)
+    sizes = {"words": [(4, 2)], "bytes": [(3, 32)], "real": [(2, 8)]}
+    each = {"words, 4 x 2": 4 * 2 * 64} | ({} if way == "words" else {f"{way}, 3 x 32": 3 * 32 * 8})
+    for kind, products in (("binary", each), ("real", {"real, 2 x 8": 2 * 8})):
+        found = {name: macs for name, (_, macs) in limits.loops(kind, sizes).items()}
+        assert found == {name: limits.REPEATS * limits.STEPS * macs for name, macs in products.items()}
+    assert limits.few().keys() == sizes.keys()
+
+
+def test_a_limit_of_another_kind_is_an_error():
+    with pytest.raises(ValueError, match="kind: expected one of binary, real, got 'bits'"):
+        limits.loops("bits")
 
 
 def test_held_back_the_program_starts_again_with_settings_for_everyone(monkeypatch):

@@ -28,7 +28,7 @@ from hbn_ref import course_plots, plots, reference
 from hbn_ref.course_plots.network import SUBJECTS
 
 DESCRIBED = ("batchnorm_graph", "bit_convolution", "cells", "entering_bits", "five_steps", "maps_and_signs",
-             "network_map", "words")  # fmt: skip
+             "network_map", "strips", "words")  # fmt: skip
 
 
 @pytest.mark.parametrize("name", DESCRIBED)
@@ -36,6 +36,11 @@ def test_these_pictures_say_what_they_show(name):
     said = picture(name).get_label()
     assert said == getattr(course_plots, name)(*CASES[name]).get_label()
     assert said.endswith(".") and "\n" not in said and 5 < len(said.split()) < 150
+
+
+def test_strips_say_how_long_they_are_and_what_is_widest():
+    said = course_plots.strips({"ms": {"a": [("x", 1, "real"), ("", 3, "real")]}}).get_label()
+    assert said == "Strips of parts laid end to end. ms: a 4, the widest part real with 3."
 
 
 # ------------------------------------------------------------------------------------------------ the map
@@ -126,6 +131,8 @@ def test_a_word_beside_the_drawing_that_it_is_made_of():
     assert (frame.get_x(), frame.get_width(), frame.get_y() + frame.get_height() / 2) == (4.5, 6, 3)
     assert [texts(axes) for axes in rows] == [texts(axes) for axes in picture("words").axes]
     assert "the 64-bit word 29: 6 bits in use" in figure.get_label()
+    one = course_plots.words(WORD[:1], drawing=SKETCH, place=(3, 5))
+    assert one.axes[0].get_xlabel() == "row 3, 1 pixel" and one.get_label().startswith("A row of 1 pixel of a drawing")
 
 
 def test_cells_hold_their_numbers_and_frames():

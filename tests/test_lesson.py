@@ -112,6 +112,14 @@ def test_with_somebody_there_a_knob_is_a_slider(monkeypatch, capsys, shown):
     assert said(capsys) == "gamma = 1"
 
 
+def test_contenders_take_turns_and_none_is_timed_at_its_first_call():
+    called = []
+    seconds = course.in_turns({name: lambda name=name: called.append(name) for name in "ab"}, 3)
+    assert "".join(called) == "ab" * 5
+    assert {name: len(values) for name, values in seconds.items()} == {"a": 3, "b": 3}
+    assert all(value > 0 for values in seconds.values() for value in values)
+
+
 def test_a_notebook_that_runs_unattended_keeps_three_pictures_and_their_words(monkeypatch, tmp_path):
     """As for a page of GitHub's, where no widget is shown."""
     from nbformat.v4 import new_code_cell, new_notebook

@@ -127,6 +127,24 @@ def test_notebook_3_speaks_of_an_option_only_where_a_cell_uses_it():
     assert any("`wrt`" in cell.source for cell in cells) == any("wrt=" in cell.source for cell in cells)
 
 
+def test_the_lecture_fills_45_minutes_and_shows_what_there_is():
+    text = (ROOT / "tutorials" / "LECTURE.md").read_text("utf-8")
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:3] != "| -"
+            and line.startswith("| ")][1:]  # fmt: skip
+    assert sum(int(row[0]) for row in rows) == 45
+    assert all(len(row) == 5 and all(row) and "?" in row[3] for row in rows)
+    code = "\n".join(cell.source for path in NOTEBOOKS for cell in read(path).cells if cell.cell_type == "code")
+    pictures = [name for row in rows for name in re.findall(r"`(\d\d-[\w-]+)`", row[1])]
+    known = set(re.findall(r'"(\d\d-[a-z-]*[a-z])', code))  # a knob, or a picture that grows, has a number at its end
+    assert pictures and {re.sub(r"-\d$", "", name) for name in pictures} <= known
+    for row in rows:
+        sections = re.findall(r"\[([^]]+)\]\((\w+\.ipynb)\)", row[2])
+        assert sections
+        for title, name in sections:
+            headings = [cell.source for cell in read(ROOT / "tutorials" / name).cells if cell.cell_type == "markdown"]
+            assert re.search(rf"^## {re.escape(title)}\b", "\n".join(headings), re.MULTILINE), (title, name)
+
+
 # --------------------------------------------------------------------------------------------- the grader
 
 
@@ -275,7 +293,7 @@ def test_the_students_copy_has_no_solutions(tmp_path, capsys):
         "hbn_ref/bits.py",
         "requirements.txt",
     } <= names
-    assert not {"tutorials/README.md", "tutorials/teacher.py"} & names  # the first holds the rubrics
+    assert not {f"tutorials/{name}" for name in ("README.md", "LECTURE.md", "teacher.py")} & names  # rubrics, answers
     assert "tutorials/lesson.py" in names and "tutorials/measure.py" not in names
     handout = tmp_path / "course" / "README.md"
     assert "-m jupyter lab tutorials" in handout.read_text("utf-8")

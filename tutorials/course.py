@@ -18,7 +18,7 @@ for folder in (HERE, ROOT):  # a checkout works without being installed
 
 import numpy as np  # noqa: E402
 from exercises import Answer, CheckFailed, NotDone, array, catches, check, parts, pieces, same, words  # noqa: E402, F401
-from lesson import CHAPTERS, guess, here, reveal, show, slider  # noqa: E402, F401
+from lesson import CHAPTERS, guess, here, in_turns, reveal, show, slider  # noqa: E402, F401
 
 FAST = os.environ.get("HBN_FAST") == "1"  # fewer steps in the same cells, for tests
 MOST_CLASSES = 15  # of TU-Berlin's 250, unless a notebook asks for more: as many as there are doodles

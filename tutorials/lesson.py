@@ -1,4 +1,4 @@
-"""What makes a notebook a lesson: figures, the map of the course, guesses before results, knobs to turn.
+"""What makes a notebook a lesson: figures, the map of the course, guesses before results, knobs to turn, fair timing.
 
 `course` hands all of it out.
 
@@ -8,6 +8,7 @@ ipywidgets, on paper, on a page, in a test) a knob is shown in three fixed posit
 
 import io
 import os
+import time
 from collections.abc import Iterable
 from numbers import Real
 from pathlib import Path
@@ -123,6 +124,19 @@ def _widgets():
     except (ImportError, AttributeError):  # not in a notebook, or no widgets here
         return None
     return ipywidgets
+
+
+def in_turns(calls, rounds):
+    """Time {name: function}, A B C, A B C, ...: {name: seconds of each round}. Each runs twice before it is timed."""
+    for call in (*calls.values(), *calls.values()):
+        call()
+    seconds = {name: [] for name in calls}
+    for _ in range(rounds):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            seconds[name].append(time.perf_counter() - start)
+    return seconds
 
 
 def _flat(value):

@@ -194,7 +194,7 @@ def student(out):
     target = Path(out)
     folder = target.with_suffix("") if target.suffix == ".zip" else target
     _refuse(target, folder)
-    ours = ("solutions", "README.md", "teacher.py", "measure.py")  # rubrics stand in the README
+    ours = ("solutions", "README.md", "LECTURE.md", "teacher.py", "measure.py")  # rubrics and answers stand in them
     leave = shutil.ignore_patterns(*ours, *UNWANTED)
     shutil.copytree(course.HERE, folder / "tutorials", ignore=leave)
     for path in (folder / "tutorials").glob("*.ipynb"):

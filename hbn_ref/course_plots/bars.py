@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
 from ..plots import BINARY, COLOURS, KEPT, NAMES, new_figure
-from .look import DASHES, HATCHES, KINDS
+from .look import DASHES, HATCHES, KINDS, described
 
 
 def bits_before_after(before: np.ndarray, after: np.ndarray, shares: dict[str, Any]) -> Figure:
@@ -55,7 +55,13 @@ def strips(panels: dict[str, dict[str, list[tuple[str, float, str]]]]) -> Figure
         axis.set(xlabel=label, xlim=(0, longest), ylim=(len(rows) - 0.5, -0.5))
         axis.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside lower center", ncols=3, frameon=False)
-    return figure
+    said = "; ".join(f"{label}: {', '.join(map(_widest, rows, rows.values()))}" for label, rows in panels.items())
+    return described(figure, f"Strips of parts laid end to end. {said}.")
+
+
+def _widest(row, parts):
+    name, width, kind = max(parts, key=lambda part: part[1])
+    return f"{row} {sum(part[1] for part in parts):.3g}, the widest part {name or kind} with {width:.3g}"
 
 
 def bytes_a_layer(before: dict[str, int], after: dict[str, int]) -> Figure:

@@ -25,16 +25,20 @@ def words(x: ArrayLike, *, drawing: np.ndarray | None = None, place: tuple[int, 
         left.add_patch(
             Rectangle((place[1] - 0.5, place[0] - 1), len(x), 2, facecolor="none", edgecolor=COLOURS["fbin"], lw=2)
         )
-        left.set(xticks=[], yticks=[], xlabel=f"row {place[0]}, {len(x)} pixels")
+        left.set(xticks=[], yticks=[], xlabel=f"row {place[0]}, {_pixels(x)}")
         axes = [figure.add_subplot(grid[k, 1]) for k in range(3)]
     _word_rows(axes, x)
     word = sum(int(value >= 0) << c for c, value in enumerate(x))
-    said = f"A row of {len(x)} pixels" + (" of a drawing" if drawing is not None else "")
+    said = f"A row of {_pixels(x)}" + (" of a drawing" if drawing is not None else "")
     return described(
         figure,
         f"{said}, the {len(x)} signs made of them, {np.mean(x >= 0):.0%} of them +1, and the 64-bit word {word}:"
         f" {len(x)} bits in use, and a tail of {64 - len(x)} zero bits in grey.",
     )
+
+
+def _pixels(x):
+    return f"{len(x)} pixel{'s' * (len(x) != 1)}"
 
 
 def _word_rows(axes, x):

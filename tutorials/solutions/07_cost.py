@@ -1,6 +1,6 @@
 # %% ex-7-1
 def convolution_cost(size, kernel, channels, filters, stride, padding, kind):
-    """A square map of size x size pixels -> [real MACs, binary MACs, bytes of weights, bytes of the input]"""
+    """A square map of size x size pixels -> [real MACs, binary MACs, weight bytes, input bytes]"""
     side = (size + 2 * padding - kernel) // stride + 1
     weights = kernel * kernel * channels * filters
     macs = weights * side * side
@@ -18,7 +18,7 @@ def measured_factor(timings):
 
 # %% ex-7-3
 def speed_ups(seconds, names, factor):
-    """{layer: seconds}, layers that become binary, a number -> [speed-up, speed-up if free, factor for half of it]"""
+    """{layer: seconds}, binary layers, a number -> [speed-up, speed-up if free, factor for half]"""
     binary = sum(seconds[name] for name in names)
     rest = sum(seconds.values()) - binary
     whole = rest + binary

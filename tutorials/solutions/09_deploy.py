@@ -15,7 +15,7 @@ def fold_relu(t, flip, n):
 
 
 def block_bits(counts, t, flip, n, size):
-    """counts: whole (N, H, W, C), H and W multiples of size; t and flip of 9.1 -> bool (N, H / size, W / size, C)"""
+    """counts: whole (N, H, W, C); t, flip of 9.1 -> bool (N, H / size, W / size, C)"""
     images, height, width, channels = counts.shape
     windows = counts.reshape(images, height // size, size, width // size, size, channels)
     return (windows.max(axis=(2, 4)) >= fold_relu(t, flip, n)) ^ flip
