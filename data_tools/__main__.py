@@ -8,10 +8,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw
 
-from . import DataError, Dataset, load, tuberlin
-from .room import ask
+NEEDS = "data_tools: needs {}; install hbn-ref[study] or requirements.txt"
+try:
+    from PIL import Image, ImageDraw
+
+    from . import DataError, Dataset, load, tuberlin
+    from .room import ask
+except ModuleNotFoundError as error:  # the package alone: without Pillow no command works
+    if __name__ != "__main__":
+        raise
+    print(NEEDS.format(error.name), file=sys.stderr)
+    sys.exit(2)
 
 COLUMNS = 6  # drawings in a row of a preview, and as many augmented ones
 LABEL_WIDTH, GAP = 110, 2
@@ -29,6 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except (DataError, OSError) as error:
         print(f"data_tools: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        print(NEEDS.format(error.name), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("data_tools: stopped", file=sys.stderr)

@@ -7,5 +7,5 @@ engine room (`compiler`, `kernels`, `simd`, `engine`, `reference`, `checks`, `fi
 
 from .engine import get_kernel, get_num_threads, set_kernel, set_num_threads
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["get_kernel", "get_num_threads", "set_kernel", "set_num_threads"]
