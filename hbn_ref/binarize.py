@@ -1,7 +1,7 @@
 """Chapter 2, binarize: from real numbers to signs, and what stands in for a derivative that is zero.
 
-The sign function is flat, so its derivative says nothing. Each estimator below keeps the forward pass
-``sign(x)`` and takes the derivative of another function, named in its docstring, on the way back.
+The sign function is flat, so its derivative says nothing. Each estimator below leaves the forward pass as it is,
+``sign(x)``, and on the way back takes the derivative of another function, which its docstring names.
 """
 
 import numpy as np
@@ -31,7 +31,7 @@ def _floats(name, x):
 
 
 def sign(x: np.ndarray) -> np.ndarray:
-    """Sign with two values: +1 where x >= 0 (0 and -0.0 included), -1 elsewhere.
+    """Return the sign, which has two values: +1 where x >= 0 (so also for 0 and -0.0), -1 elsewhere.
 
     Raises
     ------
@@ -49,7 +49,7 @@ def _sign(name, x):
 
 
 def alpha(w: np.ndarray) -> np.ndarray:
-    """Scale of each filter, ``alpha = mean |w|``.
+    """Return the scale of each filter, ``alpha = mean |w|``.
 
     It minimises ``J(alpha) = ||w - alpha sign(w)||^2 = ||w||^2 - 2 alpha sum |w| + n alpha^2``: setting
     ``dJ/dalpha = -2 sum |w| + 2 n alpha`` to zero gives ``alpha = sum |w| / n`` (Rastegari et al. 2016, sec. 3.1).
@@ -70,7 +70,7 @@ def alpha(w: np.ndarray) -> np.ndarray:
 
 
 def binary_weight(w: np.ndarray) -> np.ndarray:
-    """Return ``W~ = alpha(w) sign(w)``, what a binary layer computes with in the place of w."""
+    """Return ``W~ = alpha(w) sign(w)``: a binary layer computes with it in the place of w."""
     return alpha(w) * _sign("w", w)
 
 
@@ -86,7 +86,8 @@ def _alike(dout, x):
 def ste_backward(dout: np.ndarray, x: np.ndarray) -> np.ndarray:
     """Straight-through estimator: ``dx = dout 1[|x| < 1]``, the derivative of clip(x, -1, 1).
 
-    Bengio et al. 2013; with the window, Hubara et al. 2016. x and dout have one shape and type.
+    The estimator is that of Bengio et al. 2013, the window that of Hubara et al. 2016. x and dout have the same shape
+    and type.
     """
     dout, x = _alike(dout, x)
     return dout * (np.abs(x) < 1)
@@ -95,22 +96,22 @@ def ste_backward(dout: np.ndarray, x: np.ndarray) -> np.ndarray:
 def approx_sign_backward(dout: np.ndarray, x: np.ndarray) -> np.ndarray:
     """ApproxSign: ``dx = dout (2 - 2 |x|) 1[|x| < 1]``.
 
-    The derivative of a parabola on either side of 0, ``2x + x^2`` for -1 <= x < 0 and ``2x - x^2`` for
+    It is the derivative of two parabolas that meet in 0: ``2x + x^2`` for -1 <= x < 0, ``2x - x^2`` for
     0 <= x < 1 (Bi-Real Net, Liu et al. 2018).
     """
     dout, x = _alike(dout, x)
-    with np.errstate(over="ignore"):  # 2 |x| of the largest numbers; the maximum is 0 all the same
+    with np.errstate(over="ignore"):  # 2 |x| may overflow; the maximum is 0 all the same
         return dout * np.maximum(2 - 2 * np.abs(x), 0)
 
 
 def swish_sign_backward(dout: np.ndarray, x: np.ndarray, beta: float = 5.0) -> np.ndarray:
     """SignSwish: ``dx = dout beta (2 - z tanh(z / 2)) / (1 + cosh z)`` with ``z = beta x``.
 
-    The derivative of ``2 s(z) (1 + z (1 - s(z))) - 1``, s the logistic function (BNN+, Darabi et al. 2018).
-    Smooth, and slightly negative where |x| is large.
+    It is the derivative of ``2 s(z) (1 + z (1 - s(z))) - 1``, s the logistic function (BNN+, Darabi et al. 2018). It
+    is smooth, and slightly negative where |x| is large.
     """
     dout, x = _alike(dout, x)
-    with np.errstate(over="ignore"):  # beta x, or cosh in float16: what is divided by it is 0 by then
+    with np.errstate(over="ignore"):  # beta x may overflow, and cosh in float16: the quotient is 0 by then
         z = np.clip(beta * x, -80, 80)  # cosh overflows float32 beyond 88
         return dout * (beta * (2 - z * np.tanh(z / 2)) / (1 + np.cosh(z)))
 
@@ -121,19 +122,19 @@ ESTIMATORS = {"ste": ste_backward, "approx_sign": approx_sign_backward, "swish_s
 def weight_gradient(g: np.ndarray, w: np.ndarray, rule: str = "paper") -> np.ndarray:
     """Turn ``g = dL/dW~`` into ``dL/dW``, where ``W~ = alpha(W) sign(W)``.
 
-    ``rule="exact"`` differentiates W~, with the straight-through estimator for the sign. W_i acts in two ways:
-    through its own sign, and through alpha, in which it has the share ``sign(W_i) / n``:
+    ``rule="exact"`` differentiates W~ and takes the straight-through estimator for the sign. W_i acts in two ways:
+    through its own sign, and through alpha, whose derivative is ``sign(W_i) / n``:
 
         dL/dW_i = alpha 1[|W_i| < 1] g_i + sign(W_i)/n sum_j g_j sign(W_j).
 
-    ``rule="paper"`` is what XNOR-Net's and the authors' training code computes:
+    ``rule="paper"`` is what the training code of XNOR-Net and of the paper's authors computes:
 
         dL/dW_i = g_i (1/n + alpha 1[|W_i| < 1]) (1 - 1/C_in) n.
 
-    Its constants, one by one: ``1/n`` is what is left of the second term above when only j = i is kept
-    (sign^2 = 1), as in XNOR-Net's equation; ``1 - 1/C_in`` is the diagonal of the derivative of mean-centring
-    over the input channels (W_i - mean W changes by 1 - 1/C_in with W_i); ``n`` undoes the smallness of alpha and
-    1/n, so that SGD takes steps of useful size. Adam divides a constant factor out again.
+    Its constants, one by one. ``1/n`` is what is left of the second term above when only j = i is kept, as in
+    XNOR-Net's equation (sign^2 = 1). ``1 - 1/C_in`` comes from centring over the input channels: W_i - mean W changes
+    by 1 - 1/C_in when W_i changes by 1. ``n`` makes up for alpha and 1/n, which are small, so that SGD takes steps of
+    useful size. Adam divides a constant factor out again.
 
     Parameters
     ----------

@@ -5,7 +5,8 @@ last channel (the tail) are 0. For two vectors a, b of n signs each,
 
     a . b = (places that agree) - (places that differ) = n - 2 popcount(a XOR b),
 
-because every place is one or the other. Two zero tails agree, so XOR needs no mask; XNOR would count them.
+because the two agree or differ at every place. The tails of both are zeros: XOR gives 0 there, so no mask is needed.
+XNOR would count them.
 """
 
 import numpy as np
@@ -42,7 +43,7 @@ def pack(x: np.ndarray) -> np.ndarray:
     Parameters
     ----------
     x : array (..., C)
-        float16, float32, float64 or signed integers. x >= 0, and so 0 and -0.0 too, gives the bit 1.
+        float16, float32, float64 or signed integers. x >= 0 gives the bit 1; so do 0 and -0.0.
 
     Returns
     -------
@@ -51,9 +52,9 @@ def pack(x: np.ndarray) -> np.ndarray:
     Raises
     ------
     ValueError
-        A NaN (it has no sign), no axis at all, or no channels.
+        x contains NaN, which has no sign; or it has no axis, or no channels.
     TypeError
-        Booleans (False would be +1), unsigned integers, complex numbers, objects; a masked array.
+        x holds booleans (False would be +1), unsigned integers, complex numbers or objects, or is a masked array.
     """
     x = _signed(x)
     if x.shape[-1] == 0:
@@ -94,9 +95,9 @@ def unpack(words: np.ndarray, channels: int) -> np.ndarray:
     Raises
     ------
     ValueError
-        Another number of words than the channels need, or a bit beyond the last channel that is set.
+        The channels need another number of words, or a bit beyond the last channel is set.
     TypeError
-        Words that are not uint64.
+        The words are not uint64.
     """
     channels = whole_number("channels", channels)
     words = _check_words("words", words, channels)
@@ -107,7 +108,7 @@ def unpack(words: np.ndarray, channels: int) -> np.ndarray:
 
 
 def tile(columns: np.ndarray) -> np.ndarray:
-    """Lay out a (K, C_out) table as (tiles, K, width), missing columns 0: the order the gather kernels read in."""
+    """Lay out a (K, C_out) table as (tiles, K, width), as the gather kernels read it; missing columns are 0."""
     size, filters = columns.shape
     width = kernels.tile_width(filters)
     tiles = -(-filters // width)
@@ -124,7 +125,7 @@ def xnor_matmul(a: np.ndarray, b: np.ndarray, n: int) -> np.ndarray:
     a : uint64 (M, W)
     b : uint64 (N, W)
     n : int
-        Number of valid bits in a row, W = ceil(n / 64).
+        Number of valid bits per row; W = ceil(n / 64).
 
     Returns
     -------

@@ -1,13 +1,13 @@
 """Chapter 7, cost: operations, bits and bytes, layer by layer.
 
-A convolution with n = kh kw C_in weights a filter does ``n C_out Ho Wo`` multiply-accumulates (MACs). One whose inputs
-and weights are both binary does them 64 at a time in words; XNOR-Net's factor for that, 58, is the default here:
+A convolution with n = kh kw C_in weights per filter does ``n C_out Ho Wo`` multiply-accumulates (MACs). If its inputs
+and its weights are binary, it does 64 at a time, in words. XNOR-Net's factor for that, 58, is the default here:
 
     equivalent operations = real MACs + binary MACs / 58.
 
-Weights (the paper's rule): 32 bits for a real weight, 1 bit for a binary one and one float32 alpha a filter.
-BatchNorm is left out of both, as in the paper; its parameters are counted under ``params``. Activation bytes are
-those of a layer's input as its convolution reads it: 32 bits a value, or one.
+Weights, by the paper's rule: 32 bits per real weight, 1 bit per binary weight, and one float32 alpha per binary filter.
+Both counts leave BatchNorm out, as in the paper; ``params`` counts its parameters. Activation bytes are those of a
+layer's input as its convolution reads it: 32 bits per value, or one.
 """
 
 import time
@@ -27,7 +27,7 @@ COLUMNS = {
     "activation_bytes": "input bytes", "weight_bytes": "weight bytes",
 }  # fmt: skip
 
-# Equivalent operations as published, in millions, and what they were counted on: (channels, size, classes).
+# Equivalent operations as published, in millions, after the input they were counted for: (channels, size, classes).
 PUBLISHED = {
     "alexnet": ((3, 224, 1000), {"wbin": 1135, "hybrid1": 180, "hybrid2": 143, "fbin": 127}),
     "sketchanet": ((1, 225, 250), {"wbin": 608, "hybrid1": 89, "hybrid2": 82, "fbin": 82}),
@@ -62,7 +62,7 @@ def _convolution(number, layer, shape, output):
 
 
 def visit(model: layers.Sequential) -> list[tuple[layers.Conv, tuple[int, ...], tuple[int, ...]]]:
-    """Return [(convolution, input shape, output shape)] of a built model in the order of their numbers."""
+    """Return [(convolution, input shape, output shape)] of a built model, in the order of the layers' numbers."""
     spec = models.spec_of(model)
     size = spec["input_size"]
     leaves = models.leaves(model, (size, size, spec["in_channels"]))
@@ -77,9 +77,9 @@ def table(model: layers.Sequential, factor: float = FACTOR) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``layers``: a dict a convolution (number, layer, inputs, weights, kernel, input, output, macs, macs_real,
-        macs_binary, equivalent_ops, params, params_real, params_binary, weight_bytes, activation_bytes); ``total``:
-        their sums, params with BatchNorm.
+        ``layers``: one dict per convolution, with number, layer, inputs, weights, kernel, input, output, macs,
+        macs_real, macs_binary, equivalent_ops, params, params_real, params_binary, weight_bytes, activation_bytes.
+        ``total``: their sums; its params include BatchNorm.
     """
     if not np.isfinite(factor) or factor <= 0:
         raise ValueError(f"factor: expected a number above 0, got {factor!r}")
@@ -97,7 +97,7 @@ def table(model: layers.Sequential, factor: float = FACTOR) -> dict[str, Any]:
 
 
 def median_seconds(function: Callable[[], Any], repeats: int, warmup: int = 3) -> float:
-    """Return the median time of ``repeats`` calls, after ``warmup`` calls that are not counted: the first compiles."""
+    """Return the median time of ``repeats`` calls, after ``warmup`` calls that do not count: the first one compiles."""
     for _ in range(warmup):
         function()
     times = []
@@ -109,9 +109,10 @@ def median_seconds(function: Callable[[], Any], repeats: int, warmup: int = 3) -
 
 
 def measured_factor(channels: int = 128, size: int = 28, repeats: int = 15) -> float:
-    """Measure how many binary MACs of a 3x3 convolution this machine does in the time of one real one.
+    """Measure how many binary MACs of a 3x3 convolution this machine does in the time of one real MAC.
 
-    One thread, weights packed beforehand, packing of the inputs included: what a layer of ``channels`` channels gains.
+    It uses one thread and weights packed beforehand; the time includes packing the inputs. So it is what a layer of
+    ``channels`` channels gains.
     """
     rng = np.random.default_rng(0)
     x = rng.standard_normal((1, size, size, channels)).astype(np.float32)
@@ -124,13 +125,13 @@ def measured_factor(channels: int = 128, size: int = 28, repeats: int = 15) -> f
 
 
 def measured_layers(model: layers.Sequential, factor: float = FACTOR, repeats: int = 9) -> list[dict[str, Any]]:
-    """Time each convolution's forward pass on one image and one thread, weights packed beforehand.
+    """Time each convolution's forward pass with one image, one thread, and weights packed beforehand.
 
     Returns
     -------
     list of dict
-        number, layer, inputs, weights, ms, share (of all convolutions' time), predicted_share (of the equivalent
-        operations)
+        number, layer, inputs, weights, ms, share (of the time of all convolutions), predicted_share (the share of the
+        equivalent operations)
     """
     memory.ask("model: one image", models.bytes_needed(model, 1))
     rng, rows = np.random.default_rng(0), []
@@ -153,7 +154,7 @@ def measured_layers(model: layers.Sequential, factor: float = FACTOR, repeats: i
 
 
 def format_table(rows: Sequence[dict[str, Any]], columns: Collection[str]) -> str:
-    """Return rows (dicts) as lines of aligned text; numbers to the right."""
+    """Return rows (dicts) as lines of text, in columns; numbers are aligned to the right."""
     cells = [[str(column) for column in columns]]
     cells += [[row[c] if isinstance(row[c], str) else _number(row[c]) for c in columns] for row in rows]
     widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
@@ -184,13 +185,13 @@ def compare(
     network: str, *, num_classes: int, in_channels: int, input_size: int, factor: float = FACTOR,
     last_layer: str = "real", width: float = 1,
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """Return the paper's table for a network: a row a variant, the published equivalent operations beside ours.
+    """Return the paper's table for a network: one row per variant, published equivalent operations beside ours.
 
     Returns
     -------
     list of dict
-        model, macs_real, macs_binary, equivalent_ops, published (in millions; None where the paper has none, or
-        counted another input or number of classes), params, weight_bytes, smaller (than float32, a factor)
+        model, macs_real, macs_binary, equivalent_ops, params, weight_bytes; published, in millions, or None if the
+        paper has no figure for this input and number of classes; smaller, by how many times than float32
     """
     names = [f"{network}-{variant}" for variant in models.VARIANTS if variant != "hybrid"]
     names[2:2] = [name for name in models.HYBRIDS if name.startswith(network + "-")]
@@ -235,12 +236,12 @@ def compare_text(rows: Sequence[dict[str, Any]], factor: float = FACTOR) -> str:
 
 
 def _smaller(costs):
-    """How many times smaller the weights are than as float32."""
+    """By how many times the weights are smaller than in float32."""
     return 4 * sum(row["params"] for row in costs["layers"]) / costs["total"]["weight_bytes"]
 
 
 def _titled(costs):
-    """The rows of a summary under their printed titles, the total last."""
+    """The rows of a summary under the titles to print, the total last."""
     names = {"number": "", "layer": "total", "inputs": "", "weights": "", "output": ""}
     rows = [*costs["layers"], names | costs["total"]]
     shown = [{title: row[key] for key, title in COLUMNS.items()} for row in rows]

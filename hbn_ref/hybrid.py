@@ -1,18 +1,18 @@
 """Chapter 8, hybrid: which layers' inputs to binarize. The paper's algorithm, step by step.
 
-Train the fully binary network. For each layer l whose input is binarized:
+Train the fully binary network. Then, for each layer l whose input is binarized:
 
-1. E_l, the error that binarizing its input makes (`binarization_errors`);
-2. NF_l, its share of the operations (multiply-accumulates);
-3. the score ``M_l = E_l + gamma / NF_l`` (`metric`): a layer with a large error, or one that costs little, is
-   worth keeping real;
-4. cluster the scores and take the highest clusters while they fit the wanted share of layers (`partition`);
-5. give the layers taken real inputs (weights stay binary), and train that hybrid from scratch (`convert`).
+1. measure E_l, the error that binarizing its input makes (`binarization_errors`);
+2. count NF_l, its share of the multiply-accumulates;
+3. compute the score ``M_l = E_l + gamma / NF_l`` (`metric`): it is worth keeping a layer real whose error is large,
+   or which costs little;
+4. cluster the scores, and take the highest clusters while they fit the wanted share of layers (`partition`);
+5. give these layers real inputs, while their weights stay binary, and train that hybrid from scratch (`convert`).
 
 The form of the score and of the partition are recalled from the paper (Prabhu et al. 2018, section 3), not quoted.
 
-Beside the paper's metric stand rules that ask the loss itself: `loss_sensitivity`, `greedy_order`; `within` turns any
-order of preference into a choice that fits a budget.
+Two other rules ask the loss itself: `loss_sensitivity` and `greedy_order`. `within` turns any order of preference into
+a choice that fits a budget.
 """
 
 import copy
@@ -31,7 +31,7 @@ FORMS = ("mse", "rmse", "normalised", "one_minus_square")
 
 
 def _sums(x):
-    """Per-element means that all forms are made of: (I - sign I)^2, I^2, |1 - clip(I)^2|."""
+    """Means over all elements, of which every form is made: (I - sign I)^2, I^2, |1 - clip(I)^2|."""
     x = np.asarray(x, np.float64)
     squares = x * x
     distance = 1 - np.abs(x)  # |I - sign(I)| = |1 - |I||
@@ -46,13 +46,14 @@ def _error(sums, form):
 
 
 def binarization_error(x: ArrayLike, form: str = "mse") -> float:
-    """Error of putting sign(x) in the place of x.
+    """Return the error of putting sign(x) in the place of x.
 
     Parameters
     ----------
     x : float array, any shape
     form : {"mse", "rmse", "normalised", "one_minus_square"}
-        mean((x - sign x)^2); its root; the first divided by mean(x^2); mean(abs(1 - clip(x, -1, 1)^2)).
+        In this order: mean((x - sign x)^2); its root; the first divided by mean(x^2);
+        mean(abs(1 - clip(x, -1, 1)^2)).
 
     Returns
     -------
@@ -66,9 +67,9 @@ def binarization_error(x: ArrayLike, form: str = "mse") -> float:
 
 
 def binarization_errors(model: layers.Sequential, batches: Iterable[np.ndarray], form: str = "mse") -> dict[str, float]:
-    """Error at each layer of ``model`` whose input is binarized, averaged over ``batches``.
+    """Return the error at each layer of ``model`` whose input is binarized, averaged over ``batches``.
 
-    Measured at the place where the sign is taken, after BatchNorm, with BatchNorm's running statistics.
+    It is measured where the sign is taken: after BatchNorm, with BatchNorm's running statistics.
 
     Parameters
     ----------
@@ -115,9 +116,9 @@ def balanced_gamma(errors: ArrayLike, macs: ArrayLike) -> float:
 
         gamma = (prod_l E_l NF_l)^(1/L)
 
-    Shares of the operations span three orders of magnitude: gamma = 1 would choose by cost alone, and an arithmetic
-    mean of 1/NF is that of the cheapest layer, so that beside it no other layer's cost would count. Layers without an
-    error are left out of the means.
+    Shares of the operations span three orders of magnitude, so gamma = 1 would choose by cost alone. The arithmetic
+    mean of 1/NF would be nearly that of the cheapest layer, and no other layer's cost would count. The means leave out
+    layers without an error.
     """
     errors, share = _columns(errors, macs)
     some = errors > 0
@@ -125,11 +126,11 @@ def balanced_gamma(errors: ArrayLike, macs: ArrayLike) -> float:
 
 
 def metric(errors: ArrayLike, macs: ArrayLike, gamma: float | None = None) -> np.ndarray:
-    """Score of each layer, ``M_l = E_l + gamma / NF_l`` with ``NF_l = macs_l / sum macs``.
+    """Return the score of each layer, ``M_l = E_l + gamma / NF_l`` with ``NF_l = macs_l / sum macs``.
 
     Parameters
     ----------
-    errors, macs : sequences of L numbers, one a layer
+    errors, macs : sequences of L numbers, one per layer
     gamma : float or None
         Weight of the second term; None takes `balanced_gamma`.
 
@@ -147,14 +148,14 @@ def metric(errors: ArrayLike, macs: ArrayLike, gamma: float | None = None) -> np
 
 
 def kmeans_1d(values: ArrayLike, clusters: int) -> list[list[int]]:
-    """K-means of numbers on a line, exactly: the partition with the least sum of squared distances to the means.
+    """Exact k-means of numbers on a line: the partition with the least sum of squared distances to the means.
 
-    On a line clusters are intervals of the sorted values, so the best cut of the first i values into k clusters extends
-    a best cut of fewer values into k - 1: dynamic programming, written plainly, as L is the number of layers.
+    On a line, clusters are intervals of the sorted values. So the best cut of the first i values into k clusters
+    extends a best cut of fewer values into k - 1. This is dynamic programming, written plainly: there are few layers.
 
     Returns
     -------
-    list of lists of positions in ``values``; clusters and their members in ascending order of value
+    list of lists of positions in ``values``; the clusters and their members ascend by value
     """
     values = np.asarray(values, np.float64)
     if values.ndim != 1 or not np.isfinite(values).all() or not 1 <= clusters <= len(values):
@@ -181,8 +182,8 @@ def kmeans_1d(values: ArrayLike, clusters: int) -> list[list[int]]:
 def partition(scores: ArrayLike, ratio: float, clusters: int = 2, *, total: int | None = None) -> list[int]:
     """Choose the layers to keep real: the highest clusters of the scores that fit the ratio.
 
-    Clusters are taken from the highest mean downwards while the layers taken are at most ``ratio * total``. Where
-    even the first is too large, the scores are clustered again into one cluster more.
+    Clusters are taken from the highest mean downwards, as long as they hold at most ``ratio * total`` layers. If even
+    the first is too large, the scores are clustered again, into one cluster more.
 
     Parameters
     ----------
@@ -190,15 +191,15 @@ def partition(scores: ArrayLike, ratio: float, clusters: int = 2, *, total: int 
     ratio : float, 0 to 1
         The share of layers that may be kept real.
     clusters : int
-        The P to begin with.
+        P, the number of clusters to begin with.
     total : int or None
         The number of layers that the ratio is a share of; None means L.
 
     Returns
     -------
     kept : list of int
-        0-based positions in ``scores``, ascending; empty if nothing fits. `convert` takes names:
-        ``[names[i] for i in partition(...)]`` for the names that belong to the scores.
+        Positions in ``scores`` from 0, ascending; empty if nothing fits. `convert` takes names:
+        ``[names[i] for i in partition(...)]``, with the names in the order of the scores.
     """
     scores = np.asarray(scores, np.float64)
     if scores.ndim != 1 or scores.size == 0 or not np.isfinite(scores).all():
@@ -207,7 +208,7 @@ def partition(scores: ArrayLike, ratio: float, clusters: int = 2, *, total: int 
     if not 0 <= real_number("ratio", ratio) <= 1:
         raise ValueError(f"ratio: expected a share from 0 to 1, got {ratio!r}")
     whole_number("clusters", clusters)
-    allowed = int(np.floor(ratio * total + 1e-9))  # 2/7 of 7 is 2, whatever its last bit says
+    allowed = int(np.floor(ratio * total + 1e-9))  # 2/7 of 7 is 2, whatever rounding says
     for count in range(min(clusters, len(scores)), len(scores) + 1):
         kept: list[int] = []
         for cluster in reversed(kmeans_1d(scores, count)):
@@ -240,7 +241,7 @@ def convert(model: layers.Sequential, keep_real: Sequence[str | int]) -> layers.
 
 
 def _sequentials(layer: layers.Layer) -> Iterator[layers.Sequential]:
-    """Every list of layers in a network: in each of them one layer can stand in the place of another."""
+    """Yield every list of layers in a network; in each of them a layer can be replaced."""
     parts: Sequence[layers.Layer] = ()
     if isinstance(layer, layers.Sequential):
         yield layer
@@ -254,7 +255,7 @@ def _sequentials(layer: layers.Layer) -> Iterator[layers.Sequential]:
 
 
 def _without_sign(layer, size):
-    """A fully binary layer without its sign; its inputs divided by ``size``, for which the weights take the factor."""
+    """A fully binary layer without its sign. Its inputs are divided by ``size``; the weights take that factor."""
     w = layer.params["w"]
     w = w if layer.scale else np.where(w >= 0, 1, -1).astype(w.dtype)  # whose alpha is 1
     return layers.BinaryWeightConv(
@@ -263,7 +264,7 @@ def _without_sign(layer, size):
 
 
 def _with_sign(layer, spec):
-    """A layer with real inputs, made fully binary: centred, then signs."""
+    """A layer with real inputs, made fully binary: they are centred, then their signs are taken."""
     options = {key: spec[key] for key in ("rule", "estimator", "pad_value", "scale")}
     w = layer.params["w"]
     centre = layers.BatchNorm(f"{layer.name}.centre", w.shape[2], w.dtype)
@@ -272,7 +273,7 @@ def _with_sign(layer, spec):
 
 
 class _Probe:
-    """A trained WBin or FBin network and labelled images: what does the other kind of inputs do to its loss?"""
+    """A trained WBin or FBin network and labelled images: how does its loss change with the other kind of inputs?"""
 
     def __init__(self, model, images, labels, prepare, batch):
         self.model, self.names = model, models.binarizable(models.spec_of(model)["definition"])
@@ -295,7 +296,7 @@ class _Probe:
             self.unchanged = self.judge(network)
 
     def network(self, names):
-        """A copy with the other kind of inputs in the layers ``names``, and BatchNorm's statistics measured anew."""
+        """A copy with the other kind of inputs in the layers ``names``, and new statistics for BatchNorm."""
         network = copy.deepcopy(self.model)
         for part in list(_sequentials(network)):
             part.layers = [self.changed(layer) if layer.name in names else layer for layer in part.layers]
@@ -310,7 +311,7 @@ class _Probe:
         return train.evaluate(network, self.images, self.labels, **self.options)["loss"]
 
     def worth(self, name, changed, before, macs):
-        """How much lower the loss is with real inputs in one layer than with binary ones, for each of its macs."""
+        """By how much real inputs in one layer lower the loss, compared with binary ones, per MAC of the layer."""
         loss = self.judge(self.network([*changed, name]))
         return (before - loss if self.binary else loss - before) / macs, loss
 
@@ -323,27 +324,31 @@ def loss_sensitivity(
     model: layers.Sequential, images: np.ndarray, labels: np.ndarray, *, per_mac: bool = False,
     prepare: Callable[[np.ndarray], np.ndarray] | None = None, batch: int = 64,
 ) -> dict[str, float]:  # fmt: skip
-    """What real inputs in each layer are worth, in the loss of a trained network, one layer changed at a time.
+    """Return what real inputs are worth in each layer: the loss of a trained network, with one layer changed at a time.
 
         S_l = L(inputs of l binary) - L(inputs of l real),  or S_l / MACs_l
 
-    From a trained WBin network that is the rise when layer l is binarized, from a trained FBin network the fall when
-    it is not. No weight is trained. The two blocks have another order, so what stands for what matters:
+    For a trained WBin network this is the rise when layer l is binarized, for a trained FBin network the fall when it
+    is not. No weight is trained. The blocks of the two networks differ in their order, so this is how one becomes the
+    other:
 
     * WBin, conv -> BatchNorm -> ReLU, becomes BatchNorm' -> sign -> conv -> BatchNorm -> ReLU. BatchNorm' is new
-      (gamma 1, beta 0): behind a ReLU alone every sign would be +1. The trained one stays behind the convolution, so
-      what leaves the layer keeps its mean and its spread, channel by channel, and the threshold of its ReLU.
-    * FBin, BatchNorm -> sign -> conv -> ReLU, loses its sign, and its inputs are divided by mean |x|: sign(x) is the
-      best +-1 in the place of x / mean |x| (Rastegari et al. 2016, section 3.2), so what follows finds the same scale.
-    * BatchNorm's statistics are measured on ``images`` again for every network compared, the unchanged one, too. So
-      inputs that are +-1 already (FBin), or take two values equally far apart in all channels (WBin), are worth 0.
+      (gamma 1, beta 0): after a ReLU alone every sign would be +1. The trained one stays after the convolution. So
+      each channel that leaves the layer keeps its mean, its spread, and the threshold of its ReLU.
+    * FBin, BatchNorm -> sign -> conv -> ReLU, loses its sign, and its inputs are divided by mean |x|. Then the scale is
+      the same: sign(x) is the best +-1 in the place of x / mean |x| (Rastegari et al. 2016, section 3.2).
+    * BatchNorm's statistics are measured on ``images`` again for every network, also for the unchanged one. So inputs
+      are worth 0 if they are +-1 already (FBin), or if they take two values that are equally far apart in all channels
+      (WBin).
 
-    The yardstick of mixed precision, as in HAWQ (Dong et al. 2019) and ZeroQ (Cai et al. 2020); measured here.
+    This is the yardstick of mixed precision, as in HAWQ (Dong et al. 2019) and ZeroQ (Cai et al. 2020). Here the loss
+    itself is measured.
 
     Parameters
     ----------
     model : a trained WBin or FBin network, made by `models.build`; it is left as it is
-    images, labels : arrays (N, ...), int (N,); of the validation. They are shuffled, always in the same way.
+    images, labels : arrays (N, ...), int (N,)
+        Of the validation. They are shuffled, always in the same way.
     per_mac : bool
         Divide by the layer's multiply-accumulates.
     prepare, batch : see `train.evaluate`
@@ -360,15 +365,15 @@ def greedy_order(
     model: layers.Sequential, images: np.ndarray, labels: np.ndarray, *, per_mac: bool = False,
     prepare: Callable[[np.ndarray], np.ndarray] | None = None, batch: int = 64,
 ) -> list[str]:  # fmt: skip
-    """`loss_sensitivity` layer after layer: the order in which to keep layers real, the first is worth most.
+    """Return the order in which to keep layers real, the most valuable first: `loss_sensitivity`, layer after layer.
 
-    From WBin the layer whose binarization raises the loss least (for each MAC, if wanted) is binarized, then, with it
-    binary, the next; the one that is left at last comes first. From FBin the layer with the largest fall gets real
-    inputs, then the next. L (L + 1) / 2 losses are measured in the place of L. Parameters as `loss_sensitivity`.
+    WBin: binarize the layer that raises the loss least, then with it the next; the one that is left at the end comes
+    first. FBin: give real inputs to the layer that lowers the loss most, then to the next. ``per_mac`` divides these
+    changes by the MACs. That takes L (L + 1) / 2 losses instead of L. Parameters as of `loss_sensitivity`.
 
     Returns
     -------
-    list of names; `within` makes a choice of it
+    list of names, for `within`
     """
     probe, macs = _Probe(model, images, labels, prepare, batch), _macs(model, per_mac)
     changed: list[str] = []
@@ -385,7 +390,7 @@ def greedy_order(
 def within(
     order: Sequence[str], macs: Mapping[str, float], *, count: int | None = None, operations: float | None = None
 ) -> list[str]:
-    """Go down an order of preference and keep every layer that still fits the budget.
+    """Go down an order of preference, and keep every layer that still fits the budget.
 
     Parameters
     ----------
@@ -394,7 +399,7 @@ def within(
     count : int or None
         How many layers may be real.
     operations : float or None
-        How many MACs may be real. A layer that does not fit is passed over, those behind it may still fit.
+        How many MACs may be real. A layer that does not fit is passed over; those after it may still fit.
 
     Returns
     -------

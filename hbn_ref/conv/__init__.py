@@ -1,7 +1,6 @@
 """Chapter 3, conv: three convolutions, forward and backward.
 
-The sum and its two gradients are the same for all three (`real` has them, with their derivation); they differ only in
-what stands for x and w:
+All three compute the same sum and the same two gradients, which `real` derives. They differ in what stands for x and w:
 
 =================  ===========  ===================  =======================================
 convolution        x            w                    product
@@ -11,8 +10,8 @@ binary_weight      real         alpha sign(w)        multiply and add (an add wo
 xnor               sign(x)      alpha sign(w)        XOR, count bits; alpha once at the end
 =================  ===========  ===================  =======================================
 
-`real` holds the first two, `xnor` the third, `packed` the weights as bits, `geometry` where the patches of a map lie.
-The input scale K of XNOR-Net is left out, as the paper's authors do.
+`real` holds the first two, `xnor` the third. `packed` holds weights as bits, `geometry` says where the patches of a map
+lie. XNOR-Net also scales the inputs, by K; the paper's authors leave K out, and so do we.
 """
 
 from .geometry import output_size

@@ -1,4 +1,4 @@
-"""Where the patches of a convolution lie: sizes, borders, tables of addresses, and what fits together.
+"""Where the patches of a convolution lie: sizes, borders, tables of addresses, and checks of what fits together.
 
 No pass copies patches: a table says where each patch starts and how far its elements lie from there
 (`kernels.float_gather`, `kernels.xnor_gather`).
@@ -14,13 +14,13 @@ from numpy.typing import DTypeLike
 from .. import bits, kernels
 from ..checks import IntOrPair, float_array, pair, plain_array
 
-SMALL = 2**15  # bytes that are filled faster than their four borders are
+SMALL = 2**15  # bytes: filling so few is faster than filling their four borders
 
 
 def output_size(
     size: Sequence[int], kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int]
 ) -> tuple[int, ...]:
-    """Return the (height, width) of a convolution's output; arguments are pairs.
+    """Return the (height, width) of a convolution's output; all arguments are pairs.
 
     Raises
     ------
@@ -62,7 +62,10 @@ def padded(x: np.ndarray, padding: tuple[int, ...], fill: np.ndarray | np.generi
 
 @lru_cache(maxsize=128)
 def tables(shape: tuple[int, ...], kernel: tuple[int, ...], stride: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Return (base, off) of a padded batch of ``shape`` (N, H, W, C), flat, each with spare rows (`kernels.spare`)."""
+    """Return (base, off): where the patches of a padded batch start, and how far their elements lie from there.
+
+    ``shape`` is (N, H, W, C). Both tables are flat, with spare rows (`kernels.spare`).
+    """
     (n, height, width, channels), (kh, kw), (sh, sw) = shape, kernel, stride
     i, j = np.arange(0, height - kh + 1, sh), np.arange(0, width - kw + 1, sw)
     a, b, c = np.arange(kh), np.arange(kw), np.arange(channels)
@@ -84,10 +87,11 @@ def whole_tiles(columns: np.ndarray, width: int) -> np.ndarray:
 def border(
     batch: int, size: tuple[int, ...], kernel: tuple[int, ...], stride: tuple[int, ...], padding: tuple[int, ...]
 ) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
-    """Sort the output pixels of a batch by which taps fall inside the map.
+    """Sort the output pixels of a batch into kinds, by which taps fall inside the map.
 
-    Returns the kind of each pixel, with spare rows, and, for each kind, the rows of its first and last + 1 tap inside,
-    and the columns: four arrays. A 3x3 kernel with padding 1 has 9 kinds: four corners, four edges, the interior.
+    A 3x3 kernel with padding 1 has 9 kinds: four corners, four edges, the interior. Returns the kind of each pixel,
+    with spare rows, and for each kind four numbers: the first row of taps inside the map and the one after the last,
+    and the same for columns.
     """
     ranges, kinds = [], []
     for length, k, s, p in zip(size, kernel, stride, padding, strict=True):
@@ -119,7 +123,7 @@ def check(
 
 
 def check_fit(x: np.ndarray, shape: tuple[int, ...]) -> None:
-    """Raise a ValueError where weights of ``shape`` take other channels than x has."""
+    """Raise a ValueError unless weights of ``shape`` take as many channels as x has."""
     if x.shape[3] != shape[2]:
         raise ValueError(f"w: takes {shape[2]} channels, x has {x.shape[3]} (x {x.shape}, w {tuple(shape)})")
 
@@ -133,7 +137,7 @@ def check_words(words: Any, channels: int) -> np.ndarray:
 
 
 def check_cache(cache: Any, length: int) -> tuple:
-    """Return the cache of a forward pass, or raise a ValueError where there is none."""
+    """Return the cache of a forward pass, or raise a ValueError if it is none."""
     if cache is None:
         raise ValueError("cache: is None; call the forward pass with need_cache=True")
     if not isinstance(cache, tuple) or len(cache) != length:

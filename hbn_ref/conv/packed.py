@@ -1,4 +1,4 @@
-"""The weights of a binary convolution as bits, and what the border of a map takes from their sums."""
+"""The weights of a binary convolution as bits, and the sums of signs that correct the border of a map."""
 
 from dataclasses import dataclass, field
 
@@ -22,7 +22,7 @@ class PackedWeights:
         Sign bits: word k of filter t * lanes + j is words[t, k, j].
     alpha : (C_out,), the type of the weights
     tap_sums : int64 (kh, kw, C_out)
-        Sum over the channels of each tap's signs: what a padded tap has to give back.
+        Sum of each tap's signs over the channels: what a padded tap has to give back.
     shape : (kh, kw, C_in, C_out)
     pad_value : 0, 1 or -1
     """
@@ -47,11 +47,11 @@ class PackedWeights:
     def totals(
         self, size: tuple[int, ...], stride: tuple[int, ...], padding: tuple[int, ...], dtype: DTypeLike
     ) -> np.ndarray:
-        """Return what to take 2 popcount from, (kinds of output pixels, C_out in whole tiles), for maps of ``size``.
+        """Return n of ``n - 2 popcount``, (kinds of output pixels, C_out in whole tiles), for maps of ``size``.
 
-        A padded tap is stored as zero bits and so counts as -1 against each weight: in place of 0 it adds
-        ``-sum_c sign(w)``. For pad value 0 that sum, known from the weights, is given back for each tap outside the
-        map. Worked out once for each size of map.
+        A padded tap is stored as zero bits, which stand for -1: it adds ``-sum_c sign(w)`` instead of 0. The weights
+        tell that sum, so with pad value 0 it is given back for each tap outside the map. This is worked out once for
+        each size of map.
         """
         key = size, stride, padding, dtype
         if key not in self._totals:
@@ -67,7 +67,7 @@ class PackedWeights:
 
 
 def _popcount(words):
-    """Bits that are 1, by NumPy 2; by NumPy 1 from a table of its own."""
+    """How many bits are 1: NumPy 2 counts them itself, for NumPy 1 they are unpacked."""
     if hasattr(np, "bitwise_count"):
         return np.bitwise_count(words)
     return np.unpackbits(words[..., None].view(np.uint8), axis=-1).sum(axis=-1, dtype=np.int64)
@@ -80,14 +80,14 @@ def pack_weights(w: np.ndarray, pad_value: int = 0, alpha: np.ndarray | None = N
     ----------
     w : float32 or float64 (kh, kw, C_in, C_out)
     pad_value : 0, 1 or -1
-        What a tap on the border will see: nothing, +1 or -1.
+        What a tap beyond the border will see: nothing, +1 or -1.
     alpha : float32 or float64 (C_out,), optional
-        Other scales than ``mean |w|``.
+        Scales to use instead of ``mean |w|``.
 
     Returns
     -------
     PackedWeights
-        To be passed in place of w. Changing w afterwards does not change it: pack again.
+        Pass it in the place of w. If w changes afterwards, pack it again.
     """
     one_of("pad_value", pad_value, PAD_VALUES)
     w = float_array("w", w, 4)

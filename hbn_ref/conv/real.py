@@ -21,7 +21,7 @@ from .packed import PackedWeights
 
 
 def _float_product(x, base, off, w):
-    """out[m] = sum_k x[base[m] + off[k]] * w[k], (M, C_out) for flat x, w (K, C_out) and tables with spare rows."""
+    """out[m] = sum_k x[base[m] + off[k]] * w[k], (M, C_out): x is flat, w (K, C_out), the tables have spare rows."""
     (terms, filters), rows = w.shape, len(base) - kernels.SPARE
     width = kernels.tile_width(filters)
     w = np.ascontiguousarray(whole_tiles(w, width))
@@ -49,8 +49,8 @@ def input_gradient(
 ) -> np.ndarray:
     """dx (N, H, W, C) from dout (N, Ho, Wo, O) and w (kh, kw, C, O).
 
-    Rows y = s q + r - p with one remainder r meet only the taps a = r, r + s, ...: for those rows the sum is an
-    ordinary stride-1 convolution of dout with these taps, turned round. One product for each of the s x s remainders.
+    Rows y = s q + r - p with one remainder r meet only the taps a = r, r + s, ...: for these rows the sum is an
+    ordinary stride-1 convolution of dout with these taps, turned round. Each of the s x s remainders is one product.
     """
     if size == w.shape[:2] and padding == (0, 0):  # one output pixel sees the whole map: a matrix product
         flat = w.reshape(1, 1, -1, w.shape[3]).swapaxes(2, 3)
@@ -92,7 +92,7 @@ def conv2d_forward(
     Returns
     -------
     out : (N, Ho, Wo, C_out), Ho = (H + 2 padding - kh) // stride + 1
-    cache : for `conv2d_backward`, or None; it may hold x and w themselves, so leave them as they are till then
+    cache : for `conv2d_backward`, or None; it may hold x and w themselves, so do not change them before that
     """
     x, w, stride, padding = check(x, w, stride, padding)
     xp = padded(x, padding)
@@ -107,7 +107,7 @@ def conv2d_backward(dout: np.ndarray, cache: Any, need_dx: bool = True) -> tuple
     dout : (N, Ho, Wo, C_out)
     cache : what the forward pass returned
     need_dx : bool
-        False for a first layer, whose dx nobody asks for.
+        False leaves dx out: nobody asks for that of a first layer.
 
     Returns
     -------
@@ -142,7 +142,7 @@ def unpacking_conv2d(
     x: np.ndarray, words: np.ndarray, alpha: np.ndarray, kernel: tuple[int, ...], *,
     stride: tuple[int, ...], padding: tuple[int, ...],
 ) -> np.ndarray:  # fmt: skip
-    """`binary_weight_conv2d_forward` from weights that are bits in memory, made real a few at a time.
+    """Compute `binary_weight_conv2d_forward` from weights that are bits in memory, and are made real a few at a time.
 
     Parameters
     ----------
@@ -154,7 +154,7 @@ def unpacking_conv2d(
 
     Returns
     -------
-    out : (N, Ho, Wo, C_out), the very numbers of `binary_weight_conv2d_forward`
+    out : (N, Ho, Wo, C_out), exactly the numbers of `binary_weight_conv2d_forward`
     """
     filters, width = len(alpha), kernels.tile_width(len(alpha))
     xp, alpha = padded(x, padding), whole_tiles(alpha, width)

@@ -2,7 +2,8 @@
 
     out = alpha (n - 2 popcount(bits(x) XOR bits(w)))
 
-in the place of the sum in `real`. Backward, sign(x) and W~ = alpha sign(w) stand for x and w in the two sums there.
+takes the place of the sum in `real`. The two gradients are the sums there, with sign(x) for x and W~ = alpha sign(w)
+for w.
 """
 
 from typing import Any
@@ -34,7 +35,9 @@ def xnor_conv2d_forward(
 ) -> tuple[np.ndarray, Any]:  # fmt: skip
     """Fully binary convolution: pack the signs of x, XOR with the packed weights, count bits.
 
-        out = alpha * (n - 2 popcount(bits(x) XOR bits(w))), n the taps inside the map times C_in (pad value 0).
+        out = alpha * (n - 2 popcount(bits(x) XOR bits(w)))
+
+    With pad value 0, n is C_in times the number of taps inside the map; otherwise all taps count.
 
     Parameters
     ----------
@@ -42,11 +45,11 @@ def xnor_conv2d_forward(
     w : same type (kh, kw, C_in, C_out), or PackedWeights
     stride, padding : int or (vertical, horizontal)
     pad_value : 0, 1 or -1
-        A padded tap adds nothing (the authors' way), or stands for +1 or -1.
+        With 0 a padded tap adds nothing, as in the authors' code; +1 or -1 stands there as a sign.
     scale : bool
-        False leaves alpha out: the result is the exact integer (up to 2^24 in float32), and ``W~ = sign(w)``.
+        False leaves alpha out: ``W~ = sign(w)``. The result is then a whole number, exact up to 2^24 in float32.
     estimator : {"ste", "approx_sign", "swish_sign"}
-        Whose derivative stands in for that of sign(x); "ste" keeps two bits an input for it, the others keep x.
+        Whose derivative stands in for that of sign(x). For it "ste" keeps two bits per input, the others keep x.
     need_cache : bool
         False keeps nothing for the backward pass.
 
@@ -78,11 +81,11 @@ def count(
     words: np.ndarray, packed: PackedWeights, dtype: DTypeLike = np.int32, *, stride: IntOrPair, padding: IntOrPair,
     scale: bool = False,
 ) -> np.ndarray:  # fmt: skip
-    """The packed product of words with packed weights.
+    """Multiply words by packed weights: the convolution as counts.
 
     Parameters
     ----------
-    words : uint64 (N, H, W, ceil(C_in / 64)), the bits beyond the last channel 0, as `bits.pack` makes them
+    words : uint64 (N, H, W, ceil(C_in / 64)), as `bits.pack` makes them: bits beyond the last channel are 0
     packed : PackedWeights
     dtype : int32, float32 or float64
     stride, padding : int or (vertical, horizontal)
@@ -91,7 +94,7 @@ def count(
     Returns
     -------
     out : (N, Ho, Wo, C_out) of ``dtype``
-        The counts ``n - 2 popcount``, whole numbers; with ``scale`` times alpha.
+        The counts ``n - 2 popcount``, which are whole numbers; with ``scale``, alpha times these.
     """
     if not isinstance(packed, PackedWeights):
         raise TypeError(f"packed: expected PackedWeights, got {type(packed).__name__}")
@@ -116,7 +119,7 @@ def count(
 
 
 def _inside(x):
-    """One bit an element: |x| < 1, all that the straight-through estimator wants to know."""
+    """One bit per value: is |x| < 1? The straight-through estimator needs nothing else."""
     rows = x.reshape(-1, x.shape[-1])
     words = np.empty((len(rows), bits.words_for(x.shape[-1])), np.uint64)
     engine.run(kernels.pack_inside, len(rows), rows, words, work=x.size)
@@ -126,8 +129,8 @@ def _inside(x):
 def xnor_conv2d_backward(dout: np.ndarray, cache: Any, need_dx: bool = True) -> tuple[np.ndarray | None, np.ndarray]:
     """Gradients of `xnor_conv2d_forward`.
 
-    dw is the sum at the top of `real` with sign(x) for x: the derivative with respect to ``W~``; dx is the sum
-    with W~ for w, the derivative with respect to sign(x), passed through the estimator.
+    dw is the sum at the top of `real` with sign(x) for x: the derivative with respect to ``W~``. dx is the other sum
+    with W~ for w, the derivative with respect to sign(x); the estimator then takes it through the sign.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Chapter 9, deploy: a trained network as a packed one, that stays in bits and whole numbers from layer to layer.
+"""Chapter 9, deploy: a trained network, packed: bits and whole numbers from one binary layer to the next.
 
 Between two fully binary layers, alpha, ReLU, max pooling, BatchNorm and sign together are one comparison of a whole
 number with a threshold: `thresholds` derives and finds it. Everywhere else a value stays real: BatchNorm is folded into

@@ -24,7 +24,7 @@ from .thresholds import threshold
 
 
 class _FromModel:
-    """Where `compile` takes numbers from: a trained network."""
+    """Where `compile` takes its numbers from: a trained network."""
 
     def real(self, array):
         return np.array(array, np.float32)
@@ -54,7 +54,7 @@ def _is(items, i, kind):
 
 
 def _after(items, i):
-    """What follows a fully binary layer: (pools, relu, j), j the next layer that is none of these."""
+    """Return (pools, relu, j): what follows a fully binary layer, and the next layer j that is none of these."""
     pools, relu = [], False
     while _is(items, i, (layers.MaxPool, layers.ReLU)):
         relu |= isinstance(items[i], layers.ReLU)
@@ -75,7 +75,7 @@ def _pool(layer):
 
 
 def steps_of(items: list, source: Any) -> tuple:
-    """The steps of a list of layers; every number is asked of ``source`` in one fixed order."""
+    """Return the steps of a list of layers. It asks ``source`` for every number, always in the same order."""
     items = [layer for layer in items if not isinstance(layer, layers.Dropout)]
     made: list[Any] = []
     i = 0
@@ -125,7 +125,7 @@ def compile(
     Returns
     -------
     PackedNetwork
-        Of the model as it is now; training the model on does not change it.
+        The model as it is now: training it further does not change the packed network.
     """
     spec = models.spec_of(model)
     if classes and len(classes) != spec["num_classes"]:

@@ -1,4 +1,4 @@
-"""The packed network, what it looks at, and its answers."""
+"""The packed network: it answers, and shows what enters its layers."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -38,8 +38,8 @@ class PackedNetwork:
     def __call__(self, x: np.ndarray, watch: Watch = None) -> np.ndarray:
         """Return logits (N, num_classes) for x (N, H, W, C) float32.
 
-        ``watch``, a function (name, x, channels), sees what enters each convolution: the real values (float32), or the
-        words (uint64) of a fully binary one, and before them the real values they are the signs of, if there are any.
+        ``watch`` is a function (name, x, channels) that sees what enters each convolution: real values (float32), or
+        the words (uint64) of a fully binary one. Where these words are signs of real values, it sees those first.
         """
         size, x = self.spec["input_size"], float_array("x", x, 4)
         expected = (size, size, self.spec["in_channels"])
@@ -55,16 +55,16 @@ class PackedNetwork:
         return models.bytes_needed(models.from_spec(self.spec, init=False), 1)
 
     def trace(self, x: np.ndarray) -> tuple[np.ndarray, list[tuple[str, np.ndarray]]]:
-        """Return (logits, [(layer, bits)]): bits uint8 (N, H, W, C), 1 for +1, of what enters each binary layer."""
+        """Return (logits, [(layer, bits)]) of what enters each binary layer: bits uint8 (N, H, W, C), 1 for +1."""
         logits, seen = self.look(x)
         return logits, [(name, found) for name, _, found in seen if found is not None]
 
     def look(self, x: np.ndarray) -> tuple[np.ndarray, list[tuple[str, np.ndarray | None, np.ndarray | None]]]:
         """Return (logits, [(layer, values, bits)]) of what enters each convolution, in the order of computing.
 
-        ``values``, float32 (N, H, W, C): the real inputs; of a fully binary layer what its bits are the signs of, or
-        None where there are whole numbers and a threshold only. ``bits``, uint8 (N, H, W, C): as of `trace`, None for
-        a layer with real inputs.
+        ``values``, float32 (N, H, W, C), are the real inputs. For a fully binary layer they are the values whose signs
+        its bits are, or None if these bits come from whole numbers and a threshold. ``bits``, uint8 (N, H, W, C), are
+        those of `trace`, or None for a layer with real inputs.
         """
         seen: dict[str, Any] = {}
 
@@ -80,17 +80,18 @@ class PackedNetwork:
 
 
 def with_doubt(packed: PackedNetwork, batches: Iterable[np.ndarray]) -> PackedNetwork:
-    """Return the network with a class more, `NONE`, for images of what it does not know.
+    """Return the network with one more class, `NONE`, for images of what it does not know.
 
-    Softmax makes one of the classes likely whatever it is shown. `NONE` has a logit, too, the same for every image: the
-    one that a share of `DOUBTED` of images of known classes stays below. So a network needs no image of anything else
-    to learn it, and doubts more of those, as their largest logit tends to be low (Hendrycks et al. 2022, MaxLogit).
+    Softmax makes one of the classes likely, whatever the image shows. `NONE` has a logit, too, the same for each image:
+    so high that for a share `DOUBTED` of images of known classes no other logit reaches it. So the network learns to
+    doubt without any image of something else. It doubts those more often, as their largest logit tends to be low
+    (Hendrycks et al. 2022, MaxLogit).
 
     Parameters
     ----------
     packed : PackedNetwork
     batches : iterable of float32 (B, H, W, C)
-        Validation images, which it was not trained on.
+        Validation images, on which the network was not trained.
     """
     largest = [packed(x).max(axis=1) for x in batches]
     if not largest:
@@ -99,14 +100,14 @@ def with_doubt(packed: PackedNetwork, batches: Iterable[np.ndarray]) -> PackedNe
 
 
 def best(packed: PackedNetwork, x: np.ndarray, count: int = 5) -> list[list[tuple[str, float]]]:
-    """Return, for each image of x, the ``count`` most probable classes: a list of (class, probability)."""
+    """Return for each image of x the ``count`` most probable classes, as a list of (class, probability)."""
     return ranked(packed(x), packed.classes, count, packed.none_of_these)
 
 
 def ranked(
     logits: np.ndarray, classes: Sequence[str], count: int, none_of_these: float | None = None
 ) -> list[list[tuple[str, float]]]:
-    """The same for logits (N, classes); without names a class is its number."""
+    """Do the same for logits (N, classes); without names, a class is called by its number."""
     names = [*classes] or [str(k) for k in range(logits.shape[1])]
     if none_of_these is not None:
         logits = np.insert(logits, logits.shape[1], none_of_these, axis=1)

@@ -14,7 +14,7 @@ FORMAT = "hbn_ref packed 1"
 
 
 class _Blobs:
-    """All numbers of a network in the order of its steps: floats (and thresholds, exact in float32), and bits."""
+    """All numbers of a network in the order of its steps: bits, and floats; thresholds are floats, exact in float32."""
 
     def __init__(self):
         self.floats, self.bits, self.shapes = [], [], []
@@ -55,7 +55,7 @@ def _collect(steps, blobs):
 
 
 class _FromFile:
-    """Where `load` takes numbers from: the two blobs, in the order in which `_collect` wrote them."""
+    """Where `load` takes its numbers from: the two blobs, in the order in which `_collect` wrote them."""
 
     def __init__(self, floats, packed_bits, shapes):
         self.floats, self.bits, self.shapes = floats, packed_bits, list(reversed(shapes))
@@ -76,7 +76,7 @@ class _FromFile:
         return self.take("floats", array.shape).copy()
 
     def signs(self, shape):
-        signs = self.take("bits", shape).astype(np.float32)  # the one large array: change it in place
+        signs = self.take("bits", shape).astype(np.float32)  # the one large array, so change it in place
         signs *= 2
         signs -= 1
         return signs
@@ -109,7 +109,7 @@ def _checksum(header, floats, packed_bits):
 
 
 class _Counted:
-    """Where numbers are only counted: shapes are all that it looks at, so that a network may have no memory."""
+    """A source that only counts: it looks at shapes alone, so the network need not have weights."""
 
     def __init__(self):
         self.floats = self.bits = 0
@@ -135,9 +135,9 @@ class _Counted:
 
 
 def file_bytes(network: PackedNetwork | layers.Sequential) -> int:
-    """Bytes of all numbers in the file of a packed network: 1 bit a binary weight and flip, 4 bytes for all else.
+    """Return the bytes of all numbers in a packed network's file: 1 bit per binary weight and flip, 4 bytes per other.
 
-    Of a network of `models.build`, also one with ``init=False``, the bytes that it will have when it is packed.
+    For a network of `models.build`, also with ``init=False``, these are the bytes that it will have when it is packed.
     """
     if isinstance(network, layers.Sequential):
         counted = _Counted()

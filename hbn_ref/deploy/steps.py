@@ -1,4 +1,4 @@
-"""The steps of a packed network: each is called with what comes from the step before."""
+"""The steps of a packed network: each takes what the step before it returns."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -48,7 +48,7 @@ class BinaryWeightConvolve:
 
 @dataclass(frozen=True)
 class Count:
-    """A fully binary convolution of words: whole numbers (int32), or times alpha where the next step is real."""
+    """A fully binary convolution of words. Gives whole numbers (int32), times alpha if the next step is real."""
 
     name: str
     w: conv.PackedWeights
@@ -76,9 +76,9 @@ class Scale:
 
 @dataclass(frozen=True)
 class Signs:
-    """A folded BatchNorm and the sign, of real values: gives words."""
+    """A folded BatchNorm and the sign: real values to words."""
 
-    name: str  # of the layer that takes them
+    name: str  # of the layer that takes these words
     scale: np.ndarray
     shift: np.ndarray
 
@@ -93,7 +93,7 @@ class Signs:
 class Threshold:
     """Whole numbers to words, (i >= t) XOR flip."""
 
-    t: np.ndarray  # int32 (C,), with the largest int32 up to whole words
+    t: np.ndarray  # int32 (C,), filled up to whole words with the largest int32, which no count reaches
     flip: np.ndarray  # uint64 (words,)
 
     def __call__(self, counts: np.ndarray, watch: Watch) -> np.ndarray:
@@ -105,7 +105,7 @@ class Threshold:
 
 @dataclass(frozen=True)
 class MaxPool:
-    """The largest of each window, of real values or whole numbers."""
+    """The largest value of each window: real values or whole numbers."""
 
     window: tuple[int, int]
     stride: tuple[int, int]
@@ -123,7 +123,7 @@ class MaxPool:
 
 @dataclass(frozen=True)
 class Apply:
-    """A layer without weights, as the trained network has it: ReLU, pooling by means, the last reshape."""
+    """A layer without weights, as it is in the trained network: ReLU, average pooling, the last reshape."""
 
     layer: layers.Layer
 
@@ -160,7 +160,7 @@ def run(steps: tuple, x: np.ndarray, watch: Watch) -> np.ndarray:
 
 
 def threshold_step(t: np.ndarray, flip: np.ndarray) -> Threshold:
-    """Return the step of what `thresholds.threshold` found."""
+    """Return the step for what `thresholds.threshold` found."""
     whole = 64 * bits.words_for(len(t))
     padded = np.full(whole, np.iinfo(np.int32).max, np.int32)
     padded[: len(t)] = t

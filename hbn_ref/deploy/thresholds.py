@@ -1,20 +1,20 @@
-"""The threshold: BatchNorm, sign and all between them as one comparison of whole numbers.
+"""The threshold: all that stands between two binary convolutions is one comparison of whole numbers.
 
 Between two fully binary layers the trained network computes, for each channel,
 
     count -> alpha * count -> ReLU, max pooling -> BatchNorm: v * scale + shift -> sign -> one bit.
 
-Each arrow is monotone in the count i, a whole number from -n to n: alpha >= 0, the ReLU and the maximum never
-exchange two values, and neither does rounding; the line rises or falls with the sign of its scale (that of gamma).
-So the bit as a function of i changes at most once, and all of this is one comparison with a whole number t:
+The count i is a whole number from -n to n, and each arrow is monotone in it. alpha is not negative; ReLU, maximum and
+rounding never exchange two values; the line of BatchNorm rises or falls with the sign of its scale, which is that of
+gamma. So the bit changes at most once as i grows, and all of this is one comparison with a whole number t:
 
     gamma > 0:  bit = (i >= t)                 the bit rises
     gamma < 0:  bit = (i <  t) = NOT (i >= t)  the bit falls: the same comparison, flipped
     gamma = 0:  bit = (shift >= 0) for all i   t = -n (always) or t = n + 1 (never)
 
-The maximum goes before the comparison, on whole numbers. A formula, t = ceil(-shift / (scale alpha)), would be wrong
-where a sum lies on the threshold up to rounding; `threshold` finds t by bisection over the very function that the
-trained network evaluates, so that the bits are the same by construction. alpha is then not needed any more.
+The maximum is taken before the comparison, of whole numbers. The formula t = ceil(-shift / (scale alpha)) would be
+wrong where rounding decides. So `threshold` finds t by bisection, with the very function that the trained network
+evaluates: the bits are the same by construction. After that alpha is not needed any more.
 """
 
 import numpy as np
@@ -25,7 +25,7 @@ from .. import layers
 def threshold(
     alpha: np.ndarray, scale: np.ndarray, shift: np.ndarray, n: int, relu: bool = True
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Fold alpha, ReLU, BatchNorm and sign into one comparison a channel; see the top of the page.
+    """Fold alpha, ReLU, BatchNorm and sign into one comparison per channel; see the top of the page.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ def threshold(
     n : int
         Counts are whole numbers from -n to n.
     relu : bool
-        Whether a ReLU stands between.
+        Whether there is a ReLU.
 
     Returns
     -------

@@ -10,7 +10,7 @@ from .objects import BinaryWeightConv, Layer, ReLU
 
 
 class Sequential(Layer):
-    """Layers one after another. ``spec`` is what `models.build` made it from, so that it can be built again."""
+    """Layers one after another. ``spec`` is what `models.build` made it from: enough to build it again."""
 
     spec: Any  # a dict, or None
 
@@ -50,13 +50,13 @@ class Sequential(Layer):
 
 
 def _own(branch, x):
-    """Return x, or a copy for a branch that begins by overwriting it while others still read it."""
+    """Return x, or a copy if the branch begins by overwriting it: others still read it."""
     first = next(branch.walk(), None)
     return x.copy() if isinstance(first, ReLU) and first.in_place else x
 
 
 class Residual(Layer):
-    """``out = body(x) + shortcut(x)``; an empty shortcut passes x on."""
+    """``out = body(x) + shortcut(x)``. An empty shortcut passes x on."""
 
     def __init__(self, body: Sequential, shortcut: Sequential | None = None, name: str = "") -> None:
         super().__init__(name)
@@ -110,7 +110,7 @@ class Concat(Layer):
 def watching(
     model: Layer, function: Callable[[Any, np.ndarray], Any], kind: type[Layer] = Layer, output: bool = False
 ) -> Iterator[None]:
-    """Within the block, call ``function(layer, x)`` with the input, or the output, of every layer of class ``kind``."""
+    """Within the block, call ``function(layer, x)`` for every layer of class ``kind``, with its input or its output."""
     watched = [layer for layer in model.walk() if isinstance(layer, kind)]
     attribute = "watch_output" if output else "watch"
     try:
@@ -126,7 +126,7 @@ def watching(
 def packed_weights(model: Layer) -> Iterator[Layer]:
     """Within the block, binary layers binarize and pack their weights once instead of at every forward pass.
 
-    For evaluation: the weights must not change inside the block.
+    This is for evaluation: the weights must not change inside the block.
     """
     binary = [layer for layer in model.walk() if isinstance(layer, BinaryWeightConv)]
     try:

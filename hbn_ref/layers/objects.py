@@ -1,4 +1,4 @@
-"""Layer objects: a pass, its parameters and what its backward pass needs, under one name."""
+"""Layer objects: each holds a pass, its parameters, and what its backward pass needs."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -35,10 +35,10 @@ class Layer:
     Attributes
     ----------
     name : str, unique in a network, such as "conv3.bn"
-    params, grads : dict of arrays with the same keys; what an optimiser changes, and the gradients
-    buffers : dict of arrays that are state but not learned (running statistics)
-    watch, watch_output : None, or functions called with (layer, x) before and (layer, out) after each forward pass,
-        to look inside a network
+    params, grads : dicts of arrays with the same keys; an optimiser changes the first by the second
+    buffers : dict of arrays that belong to the state and are not learned, such as running statistics
+    watch, watch_output : None, or functions that look inside a network: the first is called with (layer, x) before
+        each forward pass, the second with (layer, out) after it
     """
 
     weights: str  # "real" or "binary", of the layers that have a parameter "w"
@@ -61,7 +61,7 @@ class Layer:
         yield self
 
     def forward(self, x: np.ndarray, training: bool = False) -> np.ndarray:
-        """Return the output for x (N, H, W, C); only with ``training`` is anything kept for `backward`."""
+        """Return the output for x (N, H, W, C). With ``training`` it keeps what `backward` needs, otherwise nothing."""
         if self.watch is not None:
             self.watch(self, x)
         out, cache = self._forward(x, training)
@@ -71,7 +71,7 @@ class Layer:
         return out
 
     def backward(self, dout: np.ndarray) -> np.ndarray | Any:  # None of a first layer, with need_dx=False
-        """Return dx, and fill `grads`. Uses up what the last training forward kept."""
+        """Return dx and fill `grads`. This uses up what the last forward pass in training kept."""
         if self.cache is None:
             raise RuntimeError(f"{self.name or type(self).__name__}: call forward(x, training=True) before backward")
         cache, self.cache = self.cache, None
@@ -81,7 +81,7 @@ class Layer:
         """Return (H, W, C) of the output for an input of (H, W, C)."""
         return shape
 
-    # what follows serves whole networks and single layers alike
+    # what follows works for a single layer and for a whole network
 
     def parameters(self) -> "Iterator[tuple[str, Layer, str]]":
         """Yield (full name, layer, key) of every learned array, in a fixed order."""
@@ -90,7 +90,7 @@ class Layer:
                 yield f"{layer.name}.{key}", layer, key
 
     def state(self) -> dict[str, np.ndarray]:
-        """Return {full name: array} of all parameters and buffers; the arrays are the network's own."""
+        """Return {full name: array} of all parameters and buffers. The arrays are the network's own, not copies."""
         own = ((layer, group) for layer in self.walk() for group in (layer.params, layer.buffers))
         return {f"{layer.name}.{key}": value for layer, group in own for key, value in group.items()}
 
@@ -116,7 +116,7 @@ class Layer:
 
 
 class Conv(Layer):
-    """Real convolution with latent weights ``w`` (kh, kw, C_in, C_out), and a bias ``b`` if wanted."""
+    """Real convolution with weights ``w`` (kh, kw, C_in, C_out), and a bias ``b`` if wanted."""
 
     weights, inputs = "real", "real"
 
@@ -155,7 +155,7 @@ class Conv(Layer):
 
 
 class BinaryWeightConv(Conv):
-    """WeightBinConv: real inputs, ``alpha sign(w)`` for weights. ``w`` stays real, for the optimiser only."""
+    """WeightBinConv: real inputs, ``alpha sign(w)`` for weights. ``w`` itself stays real, for the optimiser alone."""
 
     weights = "binary"
     held: Any  # what `prepare` returned, within `packed_weights`
@@ -170,7 +170,7 @@ class BinaryWeightConv(Conv):
         self.rule, self.held = one_of("rule", rule, binarize.RULES), None
 
     def prepare(self) -> Any:
-        """Return the weights in the form that the forward pass computes with."""
+        """Return the weights as the forward pass takes them."""
         return binarize.binary_weight(self.params["w"])
 
     def _convolve(self, x, training):
@@ -185,9 +185,9 @@ class BinaryWeightConv(Conv):
 
 
 class XnorConv(BinaryWeightConv):
-    """FullBinConv: the signs of the inputs and of the weights, XOR and popcount.
+    """FullBinConv: signs of inputs and of weights, XOR and popcount.
 
-    ``scale=False`` leaves alpha out of the forward pass only: the rule for the weights' gradient keeps it.
+    ``scale=False`` leaves alpha out of the forward pass. The rule for the weights' gradient keeps it.
     """
 
     inputs = "binary"
@@ -224,7 +224,7 @@ class XnorConv(BinaryWeightConv):
 class BatchNorm(Layer):
     """BatchNorm over (N, H, W), with running statistics for evaluation. ``in_place`` overwrites dout, as in `ReLU`.
 
-    ``init=False`` gives its arrays their shapes and no memory, for counting only.
+    With ``init=False`` its arrays have shapes and take no memory: enough to count them.
     """
 
     def __init__(
@@ -257,7 +257,7 @@ class BatchNorm(Layer):
 
 
 class ReLU(Layer):
-    """max(x, 0). ``in_place`` overwrites x and dout: only where nobody else holds them, as in a model's own blocks."""
+    """max(x, 0). ``in_place`` overwrites x and dout: safe where nobody else holds them, as in a model's own blocks."""
 
     def __init__(self, name: str = "", in_place: bool = False) -> None:
         super().__init__(name)
@@ -271,7 +271,7 @@ class ReLU(Layer):
 
 
 class PReLU(Layer):
-    """ReLU with a learned slope a channel for negative values."""
+    """ReLU with one learned slope per channel for negative values."""
 
     def __init__(self, name: str, channels: int, dtype: DTypeLike = np.float32) -> None:
         super().__init__(name)
@@ -306,7 +306,7 @@ class MaxPool(Layer):
 
 
 class AvgPool(Layer):
-    """Mean of each window; ``size=None`` means of the whole map."""
+    """Mean of each window, or with ``size=None`` of the whole map."""
 
     def __init__(
         self, name: str, size: IntOrPair | None = None, stride: IntOrPair | None = None, padding: IntOrPair = 0
@@ -328,7 +328,7 @@ class AvgPool(Layer):
 
 
 class Dropout(Layer):
-    """Dropout in training, nothing in evaluation. ``rng`` is an explicit generator, set anew each epoch by training."""
+    """Dropout in training, nothing in evaluation. Training sets ``rng``, a random generator, anew in each epoch."""
 
     def __init__(
         self, name: str, rate: float, per_channel: bool = False, rng: np.random.Generator | None = None
@@ -346,7 +346,7 @@ class Dropout(Layer):
 
 
 class Flatten(Layer):
-    """(N, H, W, C) to (N, 1, 1, H W C); the last one of a network with ``logits=True`` to (N, H W C)."""
+    """(N, H, W, C) to (N, 1, 1, H W C), or with ``logits=True``, at the end of a network, to (N, H W C)."""
 
     def __init__(self, name: str, logits: bool = False) -> None:
         super().__init__(name)

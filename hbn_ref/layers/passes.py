@@ -1,4 +1,4 @@
-"""The passes that stand between convolutions: BatchNorm, ReLU, PReLU, dropout and pooling, forward and backward.
+"""The passes between convolutions, forward and backward: BatchNorm, ReLU, PReLU, dropout, pooling.
 
 Forward returns ``(out, cache)``, backward takes ``(dout, cache)``. The convolutions' passes are chapter 3.
 """
@@ -19,7 +19,7 @@ EPS = 1e-5  # added to the variance in BatchNorm
 
 
 def _blocks(kernel, x, *args):
-    """Sum a pair of channel sums over fixed blocks of rows, so that the result is the same for any thread count."""
+    """Add up two channel sums over blocks of fixed size, so that they are the same for any number of threads."""
     count = -(-len(x) // kernels.BLOCK)
     sums = np.zeros((count, 2, x.shape[1]))
     engine.run(kernel, count, x, *args, sums, work=x.size)
@@ -29,7 +29,7 @@ def _blocks(kernel, x, *args):
 def batchnorm_forward(
     x: np.ndarray, gamma: np.ndarray, beta: np.ndarray, *, eps: float = EPS
 ) -> tuple[np.ndarray, Any]:
-    """BatchNorm with the batch's own statistics (training).
+    """BatchNorm in training, with the batch's own statistics.
 
         out = gamma * xhat + beta,  xhat = (x - mean) / sqrt(var + eps),  mean and var over all but the channels
 
@@ -74,7 +74,7 @@ def scale_shift(x: np.ndarray, scale: np.ndarray, shift: np.ndarray) -> np.ndarr
 def batchnorm_inference(
     x: np.ndarray, gamma: np.ndarray, beta: np.ndarray, mean: np.ndarray, var: np.ndarray, *, eps: float = EPS
 ) -> np.ndarray:
-    """BatchNorm with given statistics: one multiplication and one addition a value."""
+    """BatchNorm with given statistics: one multiplication and one addition per value."""
     x = float_array("x", x, 4)
     for name, value in (("gamma", gamma), ("beta", beta), ("mean", mean), ("var", var)):
         same_shape(name, value, np.shape(x)[3:])
@@ -86,7 +86,7 @@ def batchnorm_backward(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Gradients of `batchnorm_forward`; ``in_place`` overwrites dout with dx.
 
-    With M = N H W values a channel and inv = 1 / sqrt(var + eps), mean and var depend on every x, which gives
+    Each channel has M = N H W values, and mean and var depend on all of them. With inv = 1 / sqrt(var + eps) that gives
 
         dbeta = sum dout,   dgamma = sum dout xhat,
         dx = gamma inv (dout - dbeta / M - xhat dgamma / M).
@@ -119,7 +119,7 @@ def batchnorm_backward(
 
 
 def relu_forward(x: np.ndarray, in_place: bool = False) -> tuple[np.ndarray, Any]:
-    """``out = max(x, 0)``; the cache holds one bit a value. ``in_place`` overwrites x, which saves a map of memory."""
+    """``out = max(x, 0)``. The cache holds one bit per value. ``in_place`` overwrites x, which saves memory."""
     x = floats("x", x)
     out = x if in_place and x.flags.writeable else np.empty(x.shape, x.dtype)
     words = np.empty(-(-x.size // 64), np.uint64)
@@ -138,7 +138,7 @@ def relu_backward(dout: np.ndarray, cache: Any, in_place: bool = False) -> np.nd
 
 
 def prelu_forward(x: np.ndarray, slope: np.ndarray) -> tuple[np.ndarray, Any]:
-    """``out = x where x > 0, slope x elsewhere``; one learned slope a channel (He et al. 2015)."""
+    """``out = x where x > 0, slope x elsewhere``, with one learned slope per channel (He et al. 2015)."""
     x = floats("x", x)
     same_shape("slope", slope, x.shape[-1:])
     return np.where(x > 0, x, slope * x), (x, slope)
@@ -157,7 +157,7 @@ def prelu_backward(dout: np.ndarray, cache: Any) -> tuple[np.ndarray, np.ndarray
 def dropout_forward(
     x: np.ndarray, rate: float, rng: np.random.Generator, per_channel: bool = False
 ) -> tuple[np.ndarray, Any]:
-    """Set a share ``rate`` of the values (of each image's channels, with per_channel) to 0, scale up the rest."""
+    """Set a share ``rate`` of the values (``per_channel``: of each image's channels) to 0, scale up the rest."""
     x = floats("x", x)
     shape = (len(x), *(1,) * (x.ndim - 2), x.shape[-1]) if per_channel else x.shape
     mask = (rng.random(shape) >= rate).astype(x.dtype) / x.dtype.type(1 - rate)
@@ -176,7 +176,7 @@ def pool_size(
     size: Sequence[int], window: Sequence[int], stride: Sequence[int], padding: Sequence[int] = (0, 0),
     ceil: bool = False,
 ) -> tuple[int, ...]:  # fmt: skip
-    """Return the (height, width) of a pooled map; with ``ceil`` a last window may hang over the edge."""
+    """Return the (height, width) of a pooled map; with ``ceil`` the last window may hang over the edge."""
     out = []
     for length, k, s, p in zip(size, window, stride, padding, strict=True):
         if p * 2 > k:
@@ -199,7 +199,7 @@ def pooling(
 def max_pool_forward(
     x: np.ndarray, size: IntOrPair, stride: IntOrPair | None = None, padding: IntOrPair = 0, ceil: bool = False
 ) -> tuple[np.ndarray, Any]:
-    """Largest value of each window; padding never wins. The cache holds which tap won, one byte each."""
+    """Largest value of each window; padding never wins. The cache holds one byte per window: which tap won."""
     window, stride, padding = pooling(size, stride, padding)
     x = float_array("x", x, 4)
     if window[0] * window[1] > 256:
@@ -211,7 +211,7 @@ def max_pool_forward(
 
 
 def max_pool_backward(dout: np.ndarray, cache: Any) -> np.ndarray:
-    """Each gradient goes to the value that won its window (the first of equals)."""
+    """Each gradient goes to the value that won its window; of equal ones, to the first."""
     shape, tap, window, stride, padding = cache
     dout = floats("dout", dout)
     same_shape("dout", dout, tap.shape)
@@ -221,7 +221,7 @@ def max_pool_backward(dout: np.ndarray, cache: Any) -> np.ndarray:
 
 
 def _taps(shape, window, stride):
-    """Index of each tap's values in the padded map, for loops over the few taps instead of the many pixels."""
+    """Yield the index of each tap's values in the padded map: a loop over a few taps, not over many pixels."""
     for a in range(window[0]):
         for b in range(window[1]):
             rows = slice(a, a + stride[0] * (shape[1] - 1) + 1, stride[0])
@@ -231,7 +231,7 @@ def _taps(shape, window, stride):
 def avg_pool_forward(
     x: np.ndarray, size: IntOrPair, stride: IntOrPair | None = None, padding: IntOrPair = 0
 ) -> tuple[np.ndarray, Any]:
-    """Mean of each window, padding counted as zeros."""
+    """Mean of each window; padding counts as zeros."""
     window, stride, padding = pooling(size, stride, padding)
     x = float_array("x", x, 4)
     shape = (len(x), *pool_size(x.shape[1:3], window, stride, padding), x.shape[3])

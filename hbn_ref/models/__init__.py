@@ -1,7 +1,7 @@
 """Chapter 5, models: one definition per network, from which every variant is built.
 
-A definition is a list that reads like the paper's table: plain data, so that a saved model carries its own. What the
-variant changes is only how each convolution computes (paper, sections 1 and 3):
+A definition is a list that reads like the paper's table. It is plain data, so that a saved model carries its own. The
+variant changes only how each convolution computes (paper, sections 1 and 3):
 
 =======  ==================================  =====================================================
 variant  weights, inputs                     block
@@ -12,11 +12,11 @@ fbin     alpha sign(w), sign(x)              BatchNorm -> sign -> conv -> ReLU
 hybrid   as fbin, but ``keep_real`` as wbin
 =======  ==================================  =====================================================
 
-The first convolution is always real, and so is the classifier unless ``last_layer="binary"`` (its weights, not its
-inputs). Convolutions are numbered in the order of the definition, the first is 1.
+The first convolution is always real. So is the classifier, unless ``last_layer="binary"`` makes its weights binary; its
+inputs stay real. Convolutions are numbered in the order of the definition, from 1.
 
-`definitions` holds the words of a definition and the networks, `building` makes layers of them, `sizes` counts what a
-network takes, `saving` writes and reads its file.
+`definitions` holds the words of a definition and the networks, `building` makes layers of them, `sizes` counts numbers
+and bytes, `saving` writes and reads a network's file.
 """
 
 from .building import MOST_WEIGHTS, build, from_spec, start_from

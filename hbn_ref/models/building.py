@@ -1,4 +1,4 @@
-"""From a definition to a network: each item becomes layers, as the variant says."""
+"""From a definition to a network: each item becomes layers, according to the variant."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from ..checks import one_of, pair, real_number, whole_number
 from .definitions import VARIANTS, Item, definition_of, layer_numbers, parse, resolve_keep_real
 from .sizes import numbers
 
-MOST_WEIGHTS = 2**59  # of a layer: more bytes than an array may have
+MOST_WEIGHTS = 2**59  # in a layer: more would be more bytes than an array may have
 
 
 class _Builder:
@@ -20,7 +20,7 @@ class _Builder:
     def __init__(self, spec, init=True):
         self.spec, self.init = spec, init
         self.numbers = layer_numbers(spec["definition"])
-        self.made = 0  # layers without weights are numbered as they come
+        self.made = 0  # layers without weights, which are numbered as they come
 
     def sequence(self, items, shape, inside=""):
         """Return (layers, shape) for a list of items and the shape (H, W, C) that enters it."""
@@ -42,7 +42,7 @@ class _Builder:
                     made[-2:] = (
                         layer,
                         made[-2],
-                    )  # max(relu(x)) = relu(max(x)), gradients too, and fewer values
+                    )  # max(relu(x)) = relu(max(x)), gradients too: this order has fewer values to compute
         return made, shape
 
     def _unknown(self, item, shape):
@@ -58,7 +58,7 @@ class _Builder:
             )
         rng = np.random.default_rng([self.spec["seed"], self.numbers[item["name"]]])
         if not self.init:
-            return np.broadcast_to(np.float32(0), (kh, kw, shape[2], filters))  # its shape and no memory
+            return np.broadcast_to(np.float32(0), (kh, kw, shape[2], filters))  # a shape without memory
         bound = 1 / np.sqrt(kh * kw * shape[2])
         return rng.uniform(-bound, bound, (kh, kw, shape[2], filters)).astype(np.float32)
 
@@ -136,29 +136,30 @@ def build(
     Parameters
     ----------
     name_or_definition : str or list
-        One of NETWORKS, NETWORK-VARIANT or an authors' hybrid (see `parse`), or a list made with `conv`,
-        `max_pool`, ... of this module.
+        A name in NETWORKS, NETWORK-VARIANT or a hybrid of the authors (see `parse`), or a list made with `conv`,
+        `max_pool`, ... of this chapter.
     variant : {"fprec", "wbin", "fbin", "hybrid"}
-        "fprec" unless the name says it.
+        By default what the name says, else "fprec".
     num_classes, in_channels, input_size : int
         Images are (input_size, input_size, in_channels).
     keep_real : names or numbers of layers
-        The layers whose inputs stay real (weights binary) in a hybrid.
+        The layers whose inputs stay real in a hybrid; their weights are binary.
     last_layer : {"real", "binary"}
         Whether the classifier's weights are binary.
     seed : int
-        Of the initial weights: the same in every variant, layer by layer.
+        Of the initial weights, which are the same in every variant, layer by layer.
     width : float
         Scales the number of channels.
     rule, estimator, pad_value, scale
         See `binarize.weight_gradient` and `conv.xnor_conv2d_forward`.
     init : bool
-        False makes a network without weights, for counting only.
+        False makes a network that can be counted and has no weights.
 
     Returns
     -------
     layers.Sequential
-        (N, input_size, input_size, in_channels) float32 to logits (N, num_classes). Its ``spec`` holds the arguments.
+        Takes float32 (N, input_size, input_size, in_channels), returns logits (N, num_classes). ``spec`` holds the
+        arguments.
     """
     if isinstance(name_or_definition, str) and "-" in name_or_definition:
         name_or_definition, named, layers_named = parse(name_or_definition)
@@ -196,7 +197,7 @@ def _check_spec(spec):
 
 
 def from_spec(spec: dict[str, Any], init: bool = True) -> layers.Sequential:
-    """Build the network that ``spec``, the record kept by `build`, describes; ValueError where memory is short."""
+    """Build the network that ``spec`` describes, the record kept by `build`; a ValueError if memory is short."""
     _check_spec(spec)
     if init:
         count = numbers(from_spec(spec, init=False))
@@ -220,7 +221,7 @@ def from_spec(spec: dict[str, Any], init: bool = True) -> layers.Sequential:
 def start_from(model: layers.Sequential, trained: layers.Sequential) -> None:
     """Give a network the weights of another variant: convolutions and classifier, layer by layer, in place.
 
-    BatchNorm begins anew, as it stands before a fully binary layer and behind any other.
+    BatchNorm begins anew: it stands before a fully binary layer, but after any other.
 
     Raises
     ------

@@ -16,7 +16,7 @@ Item = dict[str, Any]  # of a definition: what `conv`, `max_pool`, ... return
 def conv(
     name: str, channels: int, kernel: IntOrPair | str, stride: IntOrPair = 1, padding: IntOrPair = 0, relu: bool = True
 ) -> Item:
-    """A convolution with its BatchNorm and ReLU. kernel="map" takes the whole remaining map."""
+    """A convolution with its BatchNorm and ReLU. kernel="map" is as large as the map that is left."""
     return {
         "op": "conv", "name": name, "channels": channels, "kernel": kernel, "stride": stride, "padding": padding,
         "relu": relu,
@@ -24,7 +24,7 @@ def conv(
 
 
 def classifier(name: str = "classifier", kernel: IntOrPair | str = 1) -> Item:
-    """The last convolution, one channel a class, without BatchNorm and ReLU."""
+    """The last convolution: one channel per class, no BatchNorm, no ReLU."""
     return {"op": "classifier", "name": name, "kernel": kernel}
 
 
@@ -115,7 +115,7 @@ RESNET18 = [
 
 
 def _fire(name, squeeze, expand):
-    """A 1x1 convolution to few channels, then ``expand`` channels each of 1x1 and 3x3 side by side."""
+    """A 1x1 convolution to few channels, then 1x1 and 3x3 side by side, ``expand`` channels each."""
     return [
         conv(f"{name}.squeeze", squeeze, 1),
         concat(
@@ -164,7 +164,7 @@ _EXPAND1X1 = tuple(f"fire{i}.expand1x1" for i in range(2, 10))
 _SQUEEZE_V1 = ("fire2.squeeze", "fire2.expand3x3", *_EXPAND1X1)
 _SQUEEZE_V2 = (*_SQUEEZE_V1, "fire9.squeeze", "fire9.expand3x3")
 
-# The hybrids that the paper's authors published: which layers keep real inputs (weights binary).
+# The hybrids that the paper's authors published: the layers that keep real inputs. Their weights are binary.
 HYBRIDS = {
     "sketchanet-hybrid1": ("conv6", "conv7"),
     "sketchanet-hybrid2": ("conv7",),
@@ -180,12 +180,12 @@ HYBRIDS = {
 
 
 def parse(name: str) -> tuple[str, str, Sequence[str | int]]:
-    """Return (network, variant, keep_real) for NETWORK-VARIANT ("small-fbin") or an authors' hybrid.
+    """Return (network, variant, keep_real) for NETWORK-VARIANT, such as "small-fbin", or a hybrid of the authors.
 
     Raises
     ------
     ValueError
-        No such network, variant or hybrid; the message lists what there is.
+        There is no such network, variant or hybrid; the message lists what there is.
     """
     network, _, variant = name.partition("-")
     if network in NETWORKS and variant in VARIANTS:
@@ -200,7 +200,7 @@ def parse(name: str) -> tuple[str, str, Sequence[str | int]]:
 
 
 def definition_of(name_or_definition: str | Sequence[Item]) -> list[Item]:
-    """Return the definition for a network's name; a definition is returned as it is."""
+    """Return the definition of a network by its name; a definition is returned as it is."""
     if isinstance(name_or_definition, str):
         return NETWORKS[one_of("network", name_or_definition, tuple(NETWORKS))]
     items = name_or_definition if isinstance(name_or_definition, (list, tuple)) else [None]
@@ -210,7 +210,7 @@ def definition_of(name_or_definition: str | Sequence[Item]) -> list[Item]:
 
 
 def _walk(definition, in_shortcut=False):
-    """Yield (item, whether it stands on a shortcut) for each convolution, classifier included, as they come."""
+    """Yield (item, whether it is on a shortcut) for each convolution and classifier, in the definition's order."""
     for item in definition:
         if item["op"] in ("conv", "classifier"):
             yield item, in_shortcut
@@ -222,7 +222,7 @@ def _walk(definition, in_shortcut=False):
 def layer_numbers(definition: Sequence[Item]) -> dict[str, int]:
     """Return {name: number} of all convolutions, classifier included.
 
-    Numbers follow the definition from 1; projections on shortcuts come after all others, so that ResNet-18's conv17 is
+    Numbers follow the definition, from 1. Projections on shortcuts come after all others: so ResNet-18's conv17 is
     layer 17.
     """
     in_order = sorted(_walk(definition), key=lambda found: found[1])  # stable: only shortcuts move, to the end
@@ -234,7 +234,7 @@ def layer_numbers(definition: Sequence[Item]) -> dict[str, int]:
 
 
 def binarizable(name_or_definition: str | Sequence[Item]) -> list[str]:
-    """Return the names of the layers whose inputs can be binary: all convolutions but the first and the classifier."""
+    """Return the names of the layers whose inputs can be binary: all but the first convolution and the classifier."""
     definition = definition_of(name_or_definition)
     numbers = layer_numbers(definition)
     classifiers = [item["name"] for item, _ in _walk(definition) if item["op"] == "classifier"]
@@ -247,7 +247,7 @@ def resolve_keep_real(definition: Sequence[Item], keep_real: Sequence[str | int]
     Raises
     ------
     ValueError
-        No such layer, or one whose inputs are never binarized (the first, the classifier).
+        There is no such layer, or its inputs are never binarized: the first layer, the classifier.
     """
     numbers = layer_numbers(definition)
     names = {number: name for name, number in numbers.items()}

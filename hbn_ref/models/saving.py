@@ -18,7 +18,7 @@ def _check_labels(spec, classes, preprocessing):
 
 
 def check_preprocessing(trained: dict[str, Any], found: dict[str, Any]) -> None:
-    """Raise a ValueError where images are prepared otherwise than those that a network was trained on."""
+    """Raise a ValueError unless images are prepared like those that a network was trained on."""
     for key in ("channels", "kind", "stored", "mean", "std", "solid"):
         if trained.get(key) != files.plain(found.get(key)):
             raise ValueError(

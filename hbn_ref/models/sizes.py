@@ -1,4 +1,4 @@
-"""What a built network is made of: its record, its leaves, how many numbers it holds and bytes it takes."""
+"""What a built network is made of: its record and its leaves, how many numbers it holds and how many bytes it takes."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -7,7 +7,7 @@ from .. import layers
 
 
 def spec_of(model: layers.Sequential) -> dict[str, Any]:
-    """Return the record that `build` kept of a model, or raise a ValueError where there is none."""
+    """Return the record that `build` kept in a model, or raise a ValueError if there is none."""
     if model.spec is None:
         raise ValueError("model: expected one made by models.build, this Sequential carries no definition")
     return model.spec
@@ -37,10 +37,11 @@ def leaves(
 
 
 def bytes_needed(model: layers.Sequential, batch: int, slots: int | None = None) -> int:
-    """Return how many bytes a batch takes on its way through a network, at least: the images and what is made of them.
+    """Return the least number of bytes that a batch takes on its way through a network.
 
-    Without ``slots``, a forward pass: the largest input and output of a layer. With them, a training step: what each
-    layer keeps for its backward pass, a gradient for each weight, and so many running arrays of the optimiser.
+    Without ``slots`` this is a forward pass: the largest input and output of a layer. With ``slots`` it is a training
+    step: what each layer keeps for its backward pass, a gradient for each weight, and ``slots`` running arrays of the
+    optimiser for each weight.
     """
     spec = spec_of(model)
     size = spec["input_size"]
@@ -54,14 +55,14 @@ def bytes_needed(model: layers.Sequential, batch: int, slots: int | None = None)
 
 
 def _kept_bytes(layer, before, x, out):
-    """Of one image, for the backward pass of one layer; x and out are the bytes of its input and output."""
+    """Bytes that a layer keeps of one image for its backward pass; x and out: bytes of its input and output."""
     if isinstance(layer, layers.XnorConv):
-        return x // 16  # two bits a value
+        return x // 16  # two bits per value
     if isinstance(layer, layers.Conv):
         (ph, pw), (height, width, channels) = layer.padding, before
         return 4 * (height + 2 * ph) * (width + 2 * pw) * channels
     if isinstance(layer, layers.BatchNorm):
         return x
     if isinstance(layer, layers.MaxPool):
-        return out // 4  # a byte a value
+        return out // 4  # a byte per value
     return x // 32 if isinstance(layer, layers.ReLU) else 0

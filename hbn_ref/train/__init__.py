@@ -3,16 +3,16 @@
 One step with binary weights (paper, section 3; XNOR-Net, algorithm 1):
 
 1. subtract from each latent weight its mean over the input channels (`centre_and_clamp`);
-2. clamp it to [-1, 1]: beyond, the straight-through window would hold it fast;
+2. clamp it to [-1, 1]: beyond these limits the straight-through estimator passes no gradient, and it could not return;
 3. forward and backward with ``alpha sign(w)`` (the layers of chapter 4);
 4. turn dL/dW~ into dL/dW (`binarize.weight_gradient`, called by the layer);
 5. let the optimiser update the latent weights. It never sees a sign.
 
-`loss` and `optimizers` (with schedules) hold the parts of a step, `steps` one step, `loop` the epochs and checkpoints,
+`loss` and `optimizers` hold the parts of a step, `steps` one step, `loop` the epochs and their checkpoints,
 `evaluation` what comes after training.
 
-Everything random in epoch e comes from ``default_rng([seed, e])``: a run that was interrupted after any epoch and
-goes on from its checkpoint takes the same steps as one that was not, bit for bit.
+Everything random in epoch e comes from ``default_rng([seed, e])``. So a run that was interrupted and goes on from its
+checkpoint takes the same steps as one that was not, bit for bit.
 """
 
 from .evaluation import batches, evaluate, recalibrate_batchnorm

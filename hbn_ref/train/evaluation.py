@@ -1,4 +1,4 @@
-"""Loss and accuracy of a trained network, and the statistics of its BatchNorms taken anew."""
+"""Loss and accuracy of a trained network, and new statistics for its BatchNorms."""
 
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -26,20 +26,20 @@ def evaluate(
     model: layers.Sequential | Callable[[np.ndarray], np.ndarray], images: np.ndarray, labels: np.ndarray, *,
     prepare: Callable[[np.ndarray], np.ndarray] | None = None, batch: int = 64,
 ) -> dict[str, Any]:  # fmt: skip
-    """Loss and accuracy of a model.
+    """Return the loss and the accuracy of a model.
 
     Parameters
     ----------
     model : layers.Sequential, or a function from a batch to logits, such as deploy.PackedNetwork
     images, labels : arrays (N, ...), int (N,)
     prepare : function (images) -> float32 (B, H, W, C) or (crops, B, H, W, C), or None
-        With several crops (ten, say) the class probabilities are averaged over them.
+        With several crops, the class probabilities are averaged over them.
 
     Returns
     -------
     dict
-        top1, top5 (per cent; top5 with fewer than five classes is 100), loss, count, hits (bool (N,): each image's
-        first guess is right)
+        top1 and top5 (per cent; with fewer than five classes top5 is 100), loss, count, and hits, bool (N,): whether
+        the first guess for each image is right
     """
     images, labels = pairs(images, labels)
     loss, hits, hits5, start = 0.0, [], 0, 0
@@ -51,7 +51,7 @@ def evaluate(
             y = check_labels(labels[start : start + len(p)], p)
             start += len(p)
             own = p[np.arange(len(y)), y]
-            first = np.arange(p.shape[1]) < y[:, None]  # of equals the first class is taken, as argmax does
+            first = np.arange(p.shape[1]) < y[:, None]  # among equals the first class wins, as in argmax
             rank = ((p > own[:, None]) | ((p == own[:, None]) & first)).sum(axis=1)
             rank[~np.isfinite(own)] = p.shape[1]
             hits.append(rank == 0)
@@ -74,9 +74,10 @@ def recalibrate_batchnorm(
 ) -> None:  # fmt: skip
     """Set BatchNorm's running statistics to those of a whole pass, with the present weights.
 
-    Useful after weights change without training (alpha set to 1, say), and in binary networks, whose statistics move
-    with each flip. Dropout is off during the pass. Each batch is normalised by its own statistics on the way, as in
-    training: shuffle images that come class by class. ``prepare`` as in `evaluate`, one crop.
+    Call it after weights have changed without training, for example after alpha was set to 1; and for binary networks,
+    whose statistics move with each flip. Dropout is off during the pass. On the way each batch is normalised by its own
+    statistics, as in training: so shuffle images that come class by class. ``prepare`` is that of `evaluate`, with one
+    crop.
     """
     norms = [layer for layer in model.walk() if isinstance(layer, layers.BatchNorm)]
     drops = [(layer, layer.rate) for layer in model.walk() if isinstance(layer, layers.Dropout)]

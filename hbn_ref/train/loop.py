@@ -1,4 +1,4 @@
-"""The loop over epochs, with its history and its checkpoints."""
+"""The loop over epochs, its history and its checkpoints."""
 
 import math
 import time
@@ -44,27 +44,27 @@ def fit(
     optimizer : {"adam", "sgd"}
     schedule : {"constant", "cosine", "step", "halving"}
     smoothing, distillation : float from 0 to 1
-        See `soft_target`; the second counts where there is a teacher.
+        See `soft_target`; without a teacher there is no distillation.
     teacher : layers.Sequential or None
         A trained network that sees the same batches.
     prepare : function (images, rng) -> float32 (B, H, W, C), or None
-        Augmentation and normalisation of a batch; None where images are already what the model takes.
+        Augments and normalises a batch; None if the images are already what the model takes.
     validate : function (model) -> dict, or None
-        Called after each epoch; what it returns is added to the history.
+        Called after each epoch; the history gets what it returns.
     checkpoint : path or None
-        Written after each epoch. A run started again with the same settings goes on from it.
+        Written after each epoch. A run that is started again with the same settings goes on from it.
     on_epoch : function (row of the history), or None
 
     Returns
     -------
     history : list of dict
-        An entry an epoch: epoch, loss, top1 (on the augmented training images, per cent), flip_ratio (share of binary
-        weights whose sign changed during the epoch), lr, seconds, and what ``validate`` returned.
+        One entry per epoch: epoch, loss, top1 (per cent, on the augmented training images), flip_ratio (share of
+        binary weights whose sign changed during the epoch), lr, seconds, and what ``validate`` returned.
 
     Raises
     ------
     FloatingPointError
-        The loss, or a weight, is no longer finite; the message names the step and the layer. No checkpoint holds it.
+        The loss or a weight is no longer finite; the message names the step and the layer. No checkpoint holds it.
     files.FileError
         The checkpoint belongs to a run with other settings, or is damaged.
     """
@@ -154,7 +154,7 @@ def _epoch(model, images, labels, optimizer, rates, batch, rng, prepare, target)
         loss, logits = train_step(model, x, labels[index], optimizer, target)
         total += loss * len(index)
         correct += int((logits.argmax(axis=1) == labels[index]).sum())
-    centre_and_clamp(model)  # so that what is judged and saved is what the next step would compute with
+    centre_and_clamp(model)  # judge and save the weights that the next step would compute with
     return {
         "loss": total / len(order), "top1": 100 * correct / len(order),
         "flip_ratio": flip_ratio(before, binary_signs(model)), "lr": float(optimizer.lr),

@@ -1,4 +1,4 @@
-"""The loss and its gradient, and what a network is to come close to."""
+"""The loss and its gradient, and the target: what a network should say."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from ..checks import same_shape
 
 
 def check_labels(labels: Any, scores: np.ndarray) -> np.ndarray:
-    """Return labels, int (N,), or raise a ValueError where they do not fit scores (N, classes)."""
+    """Return labels, int (N,), or raise a ValueError if they do not fit scores (N, classes)."""
     labels = np.asarray(labels)
     if scores.ndim != 2 or labels.shape != (len(scores),) or len(labels) == 0:
         raise ValueError(f"labels: expected one for each row of logits, got {labels.shape} for {scores.shape}")
@@ -18,7 +18,7 @@ def check_labels(labels: Any, scores: np.ndarray) -> np.ndarray:
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
-    """Probabilities, float64 (N, classes): ``exp(logits) / sum exp(logits)``, the largest taken off before exp."""
+    """Probabilities, float64 (N, classes): ``exp(logits) / sum exp(logits)``, after the largest is subtracted."""
     logits = np.asarray(logits, np.float64)
     p = np.exp(logits - logits.max(axis=1, keepdims=True))
     return p / p.sum(axis=1, keepdims=True)
@@ -38,7 +38,7 @@ def softmax_cross_entropy(
     logits : float (N, classes)
     labels : int (N,)
     target : float (N, classes), optional
-        What to come close to in the place of the one-hot labels: shares of each class, with the sum 1 (`soft_target`).
+        What to come close to instead of the one-hot labels: a share for each class, with the sum 1 (`soft_target`).
 
     Returns
     -------
@@ -60,11 +60,11 @@ def soft_target(
     labels: np.ndarray, classes: int, smoothing: float = 0.0, teacher: np.ndarray | None = None,
     distillation: float = 0.0,
 ) -> np.ndarray:  # fmt: skip
-    """What a network is to come close to: its labels, smoothed, mixed with what a teacher says of the same images.
+    """Return what a network should come close to: smoothed labels, mixed with what a teacher says of the same images.
 
         t = (1 - d) ((1 - s) onehot(label) + s / classes) + d softmax(teacher's logits)
 
-    s is label smoothing (Szegedy et al. 2016), d distillation (Hinton et al. 2015, at temperature 1).
+    s is label smoothing (Szegedy et al. 2016), d is distillation at temperature 1 (Hinton et al. 2015).
 
     Parameters
     ----------
@@ -87,7 +87,7 @@ def soft_target(
 
 
 def pairs(images: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Return images and labels as arrays, or raise a ValueError where there is not one label for each image."""
+    """Return images and labels as arrays, or raise a ValueError unless there is one label for each image."""
     images, labels = np.asarray(images), np.asarray(labels)
     if labels.ndim != 1 or len(images) != len(labels) or len(images) == 0:
         raise ValueError(f"labels: expected one for each image, got {labels.shape} for {len(images)} images")

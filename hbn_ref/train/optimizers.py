@@ -1,4 +1,4 @@
-"""Optimisers, SGD and Adam, and the schedules of their learning rate."""
+"""The optimisers SGD and Adam, and the schedules of their learning rate."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -12,19 +12,19 @@ from .. import layers
 class Optimizer:
     """Updates every parameter of a model from its gradients, in place.
 
-    ``weight_decay`` adds ``weight_decay * w`` to the gradient of the real convolutions' weights: latent weights
-    of binary layers are only as good as their signs, and pulling them to 0 makes the signs flip.
+    ``weight_decay`` adds ``weight_decay * w`` to the gradient of the weights of real convolutions. It leaves latent
+    weights of binary layers alone: only their signs count, and pulling them to 0 makes the signs flip.
     """
 
     slots: tuple[str, ...] = ()  # names of the running arrays kept for each parameter
-    update: Callable[..., None]  # each method's own: (w, g, the running arrays), all but g changed in place
+    update: Callable[..., None]  # each method's own: (w, g, running arrays); it changes all but g in place
 
     def __init__(self, lr: float, weight_decay: float = 0.0) -> None:
         self.lr, self.weight_decay, self.steps = lr, weight_decay, 0
         self.running: dict[str, list[np.ndarray]] = {}
 
     def step(self, model: layers.Layer) -> None:
-        """One update of all parameters."""
+        """Update all parameters once."""
         self.steps += 1
         for name, layer, key in model.parameters():
             w, g = layer.params[key], layer.grads[key]
@@ -35,12 +35,12 @@ class Optimizer:
             self.update(w, g, *self.running[name])
 
     def state(self) -> dict[str, Any]:
-        """Return {name: array} of all that the next step depends on."""
+        """Return {name: array} of everything that the next step depends on."""
         arrays = {f"{n}/{s}": a for n, own in self.running.items() for s, a in zip(self.slots, own, strict=True)}
         return {**arrays, "steps": np.int64(self.steps)}
 
     def load_state(self, state: dict[str, Any], names: Iterable[str] | None = None) -> None:
-        """Take back what `state` returned; with ``names``, of all these parameters, or a KeyError."""
+        """Take back what `state` returned; a KeyError if it lacks one of ``names``, where these are given."""
         steps = int(state["steps"])
         if names is None:
             names = dict.fromkeys(full.rpartition("/")[0] for full in state if full != "steps")
@@ -95,7 +95,7 @@ OPTIMIZERS = {"adam": Adam, "sgd": SGD}
 
 
 def constant(epoch: float, epochs: int) -> float:
-    """The same rate all the time."""
+    """The same rate in every epoch."""
     return 1.0
 
 
@@ -110,7 +110,7 @@ def step(epoch: float, epochs: int, factor: float = 0.1) -> float:
 
 
 def halving(epoch: float, epochs: int, every: int = 50, floor: float = 0.025) -> float:
-    """Halved every 50 epochs down to a fortieth, as the paper's authors do (0.002 to 5e-5)."""
+    """Halved every 50 epochs, down to a fortieth: from 0.002 to 5e-5, as in the authors' code."""
     return max(0.5 ** (epoch // every), floor)
 
 

@@ -1,4 +1,4 @@
-"""One step of training with binary weights, what can go wrong in it, and which signs it flips."""
+"""One step of training with binary weights: the step, where it went wrong if it did, and which signs it flipped."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,21 +19,21 @@ def centre_and_clamp(model: layers.Layer) -> None:
             np.clip(w, -1, 1, out=w)
 
 
-@np.errstate(over="ignore", invalid="ignore")  # what they would warn of stops the step below, with its place
+@np.errstate(over="ignore", invalid="ignore")  # no warnings: the step below stops, and says where
 def train_step(
     model: layers.Layer, x: np.ndarray, labels: np.ndarray, optimizer: Optimizer,
     target: Callable[[np.ndarray, np.ndarray, int], np.ndarray] | None = None,
 ) -> tuple[float, np.ndarray]:  # fmt: skip
-    """One step on one batch: x float32 (N, H, W, C), labels (N,). Returns (loss, logits).
+    """Take one step on one batch: x float32 (N, H, W, C), labels (N,). Returns (loss, logits).
 
-    ``target``, a function (x, labels, classes), makes what the loss comes close to in the place of one-hot labels.
+    ``target`` is a function (x, labels, classes) that returns what to come close to instead of one-hot labels.
     """
     centre_and_clamp(model)
     try:
         logits = model.forward(x, training=True)
         wanted = None if target is None else target(x, labels, logits.shape[1])
         loss, dlogits = softmax_cross_entropy(logits, labels, wanted)
-    except ValueError:  # the sign of a NaN, or a mistake of the caller's
+    except ValueError:  # a NaN has no sign; or the caller made a mistake
         where = first_not_finite(model, x)
         if where is None:
             raise
@@ -43,14 +43,14 @@ def train_step(
         raise FloatingPointError(f"step {optimizer.steps + 1}: the loss is {loss}; NaN or infinity in {where}")
     model.backward(dlogits)
     optimizer.step(model)
-    for name, value in reversed(model.state().items()):  # backward comes to the last layer first
+    for name, value in reversed(model.state().items()):  # the backward pass begins at the last layer
         if not np.isfinite(value).all():
             raise FloatingPointError(f"step {optimizer.steps}: NaN or infinity in {name} after the update")
     return loss, logits
 
 
 def first_not_finite(model: layers.Layer, x: np.ndarray) -> str | None:
-    """Say where a NaN or an infinity first appears in a forward pass: the input, a weight or the output of a layer."""
+    """Return where a NaN or an infinity first appears in a forward pass: an input, a weight or an output of a layer."""
 
     class Found(Exception):
         pass
@@ -83,12 +83,12 @@ def binary_signs(model: layers.Layer) -> dict[str, np.ndarray]:
 
 
 def flip_ratio(before: dict[str, np.ndarray], after: dict[str, np.ndarray]) -> float:
-    """Share of binary weights whose sign differs between two results of `binary_signs`; 0 where there are none."""
+    """Share of binary weights whose sign differs between two results of `binary_signs`; 0 if there are none."""
     total = sum(signs.size for signs in before.values())
     return sum(int((before[name] != after[name]).sum()) for name in before) / total if total else 0.0
 
 
 def ask_for_memory(model: layers.Layer | Callable[..., Any], batch: int, slots: int | None = None) -> None:
-    """Raise a ValueError where a step (a forward pass without ``slots``) of a built model would take too much."""
+    """Raise a ValueError if a step of a built model would take too much memory; without ``slots``, a forward pass."""
     if isinstance(model, layers.Sequential) and model.spec is not None:
         memory.ask(f"batch: {batch} images at once", models.bytes_needed(model, batch, slots))
