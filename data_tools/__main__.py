@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says in one line what is wrong; the usage is a --help away."""
+    """Says in one line what is wrong, and leaves the usage to --help."""
 
     def error(self, message):
         self.exit(2, f"{self.prog}: {message}; see --help\n")
@@ -183,6 +183,6 @@ def _visible(batch, about):
 
 
 if __name__ == "__main__":
-    if isinstance(sys.stdout, io.TextIOWrapper):  # in some consoles it is something else
+    if isinstance(sys.stdout, io.TextIOWrapper):  # some consoles have something else
         sys.stdout.reconfigure(errors="backslashreplace")  # a class may have a name that the terminal cannot write
     sys.exit(main())

@@ -19,7 +19,7 @@ BATCH = 64  # images that predict has in memory at a time
 
 
 def _names(text):
-    """A comma-separated list; whole numbers become layer numbers."""
+    """A list with commas between; whole numbers become layer numbers."""
     return [int(part) if part.isdigit() else part for part in _words(text)]
 
 
@@ -40,7 +40,7 @@ def _out_file(text):
 
 
 def _load_data(args):
-    import data_tools  # here, so that `summary` works where only NumPy and Numba are installed
+    import data_tools  # here, so that `summary` works with nothing but NumPy and Numba
 
     return data_tools.load(args.data, classes=args.classes, size=args.size, seed=args.seed)
 
@@ -123,7 +123,7 @@ def _train(args):
 
 
 def _load_network(path):
-    """A model file or a packed one, its classes, its preprocessing."""
+    """Return a network from a model file or a packed file, its classes, and its preprocessing."""
     if files.format_of(path) == deploy.FORMAT:
         packed = deploy.load(path)
         if not packed.classes or "size" not in packed.preprocessing:
@@ -149,7 +149,7 @@ def _evaluate(args):
 
 
 def _evaluate_doubt(packed, known, data, source):
-    """How often a packed network is wrong about whether it knows what it sees, both ways."""
+    """Print how often a packed network is wrong about whether it knows what it sees, in both directions."""
     import data_tools
 
     if getattr(packed, "none_of_these", None) is None:
@@ -218,7 +218,7 @@ def _export(args):
 
 
 def _is_network(path):
-    return path.suffix == ".npz" or path.exists() and not path.is_file()  # folders; devices, to be refused as such
+    return path.suffix == ".npz" or path.exists() and not path.is_file()  # devices, too, to be refused later
 
 
 def _predict(args):
@@ -302,16 +302,16 @@ def _add_training(parser, epochs, last=("real", "binary")):
     parser.add_argument("--classes", type=_classes, help="how many, or names with commas between (default: all)")
     parser.add_argument("--size", type=int, default=64, help="side of the images that the network sees")
     parser.add_argument("--width", type=float, default=1, help="scales the number of channels (%(default)s)")
-    parser.add_argument("--epochs", type=int, default=epochs)
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--lr", type=float, default=study.LEARNING_RATE)
-    both = "; both: the hybrid with either" if "both" in last else ""
+    parser.add_argument("--epochs", type=int, default=epochs, help="of training")
+    parser.add_argument("--batch", type=int, default=64, help="images per step (%(default)s)")
+    parser.add_argument("--lr", type=float, default=study.LEARNING_RATE, help="learning rate (%(default)s)")
+    both = "; both: train the hybrid with each" if "both" in last else ""
     parser.add_argument("--last-layer", choices=last, default="real", help=f"weights of the classifier{both}")
     parser.add_argument("--estimator", choices=("ste", "approx_sign", "swish_sign"), default="ste")
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says in one line what is wrong; the usage is a --help away."""
+    """Says in one line what is wrong, and leaves the usage to --help."""
 
     def error(self, message):
         self.exit(2, f"{self.prog}: {message}; see --help\n")
@@ -319,20 +319,20 @@ class _Parser(argparse.ArgumentParser):
 
 def _add_study(commands):
     p = commands.add_parser("study", help="train the variants, choose layers, train the hybrid, compare")
-    _add_training(p, epochs=None, last=("real", "binary", "both"))  # None: as `study.run` or the preset has it
+    _add_training(p, epochs=None, last=("real", "binary", "both"))  # None: what `study.run` or the preset takes
     p.add_argument("--model", default="small", choices=tuple(models.NETWORKS))
     p.add_argument("--variants", default=",".join(models.VARIANTS), help="with commas between (default: %(default)s)")
     p.add_argument("--ratio", type=float, default=study.RATIO, help="share of layers that may stay real (%(default)s)")
     p.add_argument("--clusters", type=int, default=study.CLUSTERS, help="clusters of scores, at first (%(default)s)")
     p.add_argument(
-        "--gamma", type=float, help="weight of 1 / cost in the score (default: equal geometric means of both terms)"
+        "--gamma", type=float, help="weight of 1 / cost in the score (default: both terms have equal geometric means)"
     )
     p.add_argument("--form", choices=hybrid.FORMS, default="mse", help="of the binarization error")
     p.add_argument("--out", type=Path, default=Path("runs/study"), help="folder; an interrupted study goes on there")
     p.add_argument(
         "--preset",
         choices=tuple(presets.PRESETS),
-        help="a published study, with settings of its own (but for --epochs)",
+        help="a published study; of its settings only --epochs can be changed",
     )
     p.add_argument("--photos", help="an archive or a folder of photos, for --preset claims")
     p.set_defaults(run=_study)
@@ -356,12 +356,12 @@ def _add_evaluate(commands):
     p = commands.add_parser("evaluate", help="accuracy of a trained network")
     p.add_argument("model", type=Path, metavar="MODEL", help="a model file or a packed one (.npz)")
     _add_data(p)
-    p.set_defaults(seed=None)  # the seed it was trained with: another would mix training drawings into the test
+    p.set_defaults(seed=None)  # None: the one of its training; another would put training drawings into the test
     p.add_argument("--split", choices=("train", "validation", "test"), default="test")
     p.add_argument("--crops", type=int, choices=(1, 10), default=1)
     p.add_argument(
         "--unknown", metavar="SOURCE",
-        help="how often a packed network claims to know other things: strangers, or as of --data, its other classes",
+        help="how often does it claim to know these? strangers, or the other classes of a source as of --data",
     )  # fmt: skip
     p.set_defaults(run=_evaluate)
 
@@ -381,7 +381,7 @@ def _add_summary(commands):
         "--factor",
         type=_factor,
         default=cost.FACTOR,
-        help="binary MACs for one real: a number, or measured (%(default)s)",
+        help="how many binary MACs count as one real MAC: a number, or measured (%(default)s)",
     )
     p.add_argument("--compare", action="store_true", help="all variants of the network, beside the published figures")
     p.add_argument("--time", action="store_true", help="measure each layer, beside what counting predicts")
@@ -394,7 +394,7 @@ def _add_export(commands):
     p.add_argument("model", type=Path, metavar="MODEL", help="a model file (.npz) of train or study")
     p.add_argument("out", type=_out_file, metavar="OUT", help="the packed file (.npz)")
     p.add_argument(
-        "--data", help="as of train: from its validation drawings the network learns to say that it is none of these"
+        "--data", help='the data of its training: from the validation drawings it learns to say "none of these"'
     )
     p.set_defaults(run=_export, threads=None)
 
@@ -411,7 +411,7 @@ def _add_predict(commands):
 
 
 def _add_draw(commands):
-    p = commands.add_parser("draw", help="a page to draw on, on this computer only, and see what networks make of it")
+    p = commands.add_parser("draw", help="draw on a page, on this computer only, and see what networks make of it")
     p.add_argument(
         "paths", type=Path, nargs="*", metavar="PATH",
         help="packed files, or folders with some in them, such as a study's (default: three networks of doodles)",
@@ -430,9 +430,9 @@ def _add_report(commands):
 def _add_cases(commands):
     p = commands.add_parser("cases", help="write test cases of binary convolutions to files, for kernels of your own")
     p.add_argument("out", type=Path, metavar="DIR", help="a new or empty folder")
-    p.add_argument("--network", help="the layers of a network in the place of the table: resnet18, ...")
+    p.add_argument("--network", help="the layers of a network instead of the table: resnet18, ...")
     p.add_argument("--level", choices=("quick", "default", "full"), default="quick", help="of the table (%(default)s)")
-    p.add_argument("--max-cases", type=int, help="so many, spread over all kinds")
+    p.add_argument("--max-cases", type=int, help="at most so many, spread over all kinds")
     p.add_argument("--pad-values", type=_whole_numbers, default=(0, 1, -1), help="with commas between (0,1,-1)")
     p.add_argument("--word", type=int, choices=(8, 16, 32, 64), default=64, help="bits per word (%(default)s)")
     p.add_argument("--bit-order", choices=("lsb", "msb"), default="lsb", help="where channel 0 is (%(default)s)")
@@ -456,7 +456,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     args.argv = sys.argv[1:] if argv is None else list(argv)
     try:
-        engine.get_kernel()  # a wrong HBN_KERNEL shows now, and not as a damaged file
+        engine.get_kernel()  # a wrong HBN_KERNEL fails now, and not as a damaged file
         if args.threads is not None:
             engine.set_num_threads(args.threads)
         args.run(args)
@@ -477,6 +477,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    if isinstance(sys.stdout, io.TextIOWrapper):  # in some consoles it is something else
+    if isinstance(sys.stdout, io.TextIOWrapper):  # some consoles have something else
         sys.stdout.reconfigure(errors="backslashreplace")  # a file may have a name that the terminal cannot write
     raise SystemExit(main())

@@ -1,7 +1,7 @@
 """Top floor, abstract: what `claims` measured beside what the paper's abstract says, with a verdict per claim.
 
-A difference carries two standard errors: over the seeds (another training) and over the test drawings (other
-drawings). A verdict follows from a rule that stands beside the claim, never from a look at the figures.
+A difference carries two standard errors: one over the seeds, for another training, and one over the test drawings, for
+other drawings. A verdict follows from a rule that stands beside the claim, never from a look at the figures.
 """
 
 from collections.abc import Sequence
@@ -56,14 +56,14 @@ class Difference:
 
 
 def difference(found: dict[str, Any], experiment: str, ours: str, theirs: str) -> Difference | None:
-    """Return the difference of two networks of an experiment, or None where they have no seed in common."""
+    """Return the difference of two networks of an experiment, or None if they have no seed in common."""
     networks = found["networks"].get(experiment, {})
     a, b = networks.get(ours, {}), networks.get(theirs, {})
     return Difference(a, b) if set(a) & set(b) else None
 
 
 def _verdict(differences, full, part):
-    """`SHOWN` where all pass ``full``, `PART` where one passes ``part``."""
+    """`SHOWN` if all pass ``full``, `PART` if one passes ``part``."""
     known = [d for d in differences if d is not None]
     if not known:
         return MISSING
@@ -196,7 +196,7 @@ def metric_rows(found: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def same_choice(chosen: Sequence[str], authors: str) -> bool:
-    """Whether the rule chose the layers of one of the authors' hybrids, whatever their order."""
+    """Whether the rule chose the layers of one of the authors' hybrids, in any order."""
     network, _, kept = models.parse(authors)
     return set(chosen) == set(models.resolve_keep_real(models.definition_of(network), kept))
 

@@ -10,14 +10,14 @@ IntOrPair = int | tuple[int, int]  # one number for both directions, or (vertica
 
 
 def plain_array(name: str, x: Any) -> np.ndarray:
-    """Return x as a plain array: no subclass of NumPy's, this machine's byte order, elements at aligned addresses.
+    """Return x as a plain array: no subclass of NumPy's, in this machine's byte order, at aligned addresses.
 
     Raises
     ------
     TypeError
-        A masked array: what stands under its mask is no value.
+        x is a masked array: what stands under its mask is no value.
     ValueError
-        A list that makes no array.
+        x is a list that makes no array.
     """
     if isinstance(x, np.ma.MaskedArray):
         raise TypeError(f"{name}: expected a plain array, got a masked one; choose values with .filled()")
@@ -43,7 +43,7 @@ def float_array(name: str, x: Any, ndim: int, like: np.ndarray | None = None) ->
     Raises
     ------
     TypeError
-        x is no NumPy array, or a masked one, or not of float32 or float64 (with ``like``: of another type than that).
+        x is no NumPy array, or a masked one, or neither float32 nor float64; or it differs in type from ``like``.
     ValueError
         The number of axes differs or an axis has length 0.
     """
@@ -65,7 +65,7 @@ def floats(name: str, x: Any, dtype: Any = None) -> np.ndarray:
 
 def pair(name: str, value: Any, least: int) -> tuple[int, int]:
     """Return (vertical, horizontal) from one whole number or two, each at least ``least``."""
-    if type(value) is int and value >= least:  # nearly always this or the next
+    if type(value) is int and value >= least:  # fast: nearly always this line or the next
         return value, value
     if type(value) is tuple and [*map(type, value)] == [int, int] and min(value) >= least:
         return value
@@ -92,7 +92,7 @@ def real_number(name: str, value: Any, least: float = 0.0) -> float:
 
 
 def same_shape(name: str, x: Any, shape: Sequence[int]) -> None:
-    """Raise a ValueError unless x has ``shape``: a kernel would read foreign memory."""
+    """Raise a ValueError unless x has ``shape``: otherwise a kernel would read foreign memory."""
     if np.shape(x) != tuple(shape):
         raise ValueError(f"{name}: expected shape {tuple(shape)}, got {np.shape(x)}")
 

@@ -1,7 +1,7 @@
 """Top floor, choices: every choice of layers to keep real, trained and judged, and what each rule would have chosen.
 
-The summary of `choice` is all that is needed to go on: a network whose row stands there is not trained again. It holds
-which drawings each network recognised, so any two rules can be compared on the same drawings later.
+The summary of `choice` is enough to go on: a network that has a row there is not trained again. It says which drawings
+each network recognised, so any two rules can be compared later, on the same drawings.
 """
 
 import itertools
@@ -16,10 +16,10 @@ import numpy as np
 from . import cost, files, hybrid, models, study, train
 from .recipe import AUGMENTATION, RECIPE, SEEDS
 
-CLASSES, TEST = 10, 300  # the first so many; drawings a class to judge, where they are made on the spot
+CLASSES, TEST = 10, 300  # the first so many; drawings per class to judge on, if they are made on the spot
 EPOCHS = {"doodles": 12}  # of any other data: 20
 DOODLE_SEEDS = (0, 1, 2, 3, 4)
-SHARES = (1 / 2, 2 / 3, 5 / 6)  # of WBin's operations; below, all orders fill the small network's budget alike
+SHARES = (1 / 2, 2 / 3, 5 / 6)  # of WBin's operations; with less, all orders fill the small network's budget alike
 COLUMNS = ("choices", "ops", "hits", "seconds", "layers", "greedy", "rules", "kept")  # of the summary
 
 # Rules by their names, and the trained network that they take; `order` says how
@@ -55,7 +55,7 @@ class _Choice:
         return self.load(classes=CLASSES, seed=seed, test=TEST).with_augmentation(**AUGMENTATION)
 
     def _begun(self, data, command):
-        """The summary so far, or an empty one; FileError where it is of another study."""
+        """The summary so far, or an empty one; a FileError if it is of another study."""
         settings = files.plain({
             **self.recipe, "ratio": study.RATIO, "clusters": study.CLUSTERS, "augmentation": data.augmentation,
             "preprocessing": {key: value for key, value in data.preprocessing.items() if key != "split_seed"},
@@ -83,7 +83,7 @@ class _Choice:
         """Train what is missing, one seed after the other."""
         self.out.mkdir(parents=True, exist_ok=True)
         parts = [part for size in range(1, len(self.names)) for part in itertools.combinations(self.names, size)]
-        wanted = [(), tuple(self.names), *parts]  # first the two that rules are measured on
+        wanted = [(), tuple(self.names), *parts]  # first the two on which rules are measured
         for seed in self.seeds:
             left = [part for part in wanted if str(seed) not in self.result["choices"].get(_key(part), {})]
             if left:
@@ -123,7 +123,7 @@ class _Choice:
         checkpoint.unlink(missing_ok=True)
 
     def _measure(self, seed, data, model, variant):
-        """What rules need of a trained FBin or WBin network, on validation drawings, and the seconds it takes."""
+        """Measure what rules need of a trained FBin or WBin network, on validation drawings, and time it."""
         seed, (images, labels) = str(seed), data.validation
         options = {"prepare": data.evaluation_batch, "batch": self.recipe["batch"]}
         seconds = self.result["rules"].setdefault(seed, {})
@@ -160,16 +160,16 @@ def choice(
     load: Callable[..., Any], out: files.PathLike, *, command: str = "", progress: bool = True,
     seeds: Sequence[int] | None = None, **changed: Any,
 ) -> dict[str, Any]:  # fmt: skip
-    """Train the network with every choice of layers to keep real, and see what each rule makes of it.
+    """Train the network with every choice of layers to keep real, and see what each rule would have chosen.
 
-    From random weights, without a teacher. Each seed is also that of the split, so that as many sets of test drawings
-    judge. What rules need is measured on the validation drawings of each seed's FBin and WBin networks.
+    The networks begin with random weights, without a teacher. Each seed also draws the split, so there are as many sets
+    of test drawings. What rules need is measured on the validation drawings, with each seed's FBin and WBin networks.
 
     Parameters
     ----------
     load : function (classes, seed, test) -> data
-    out : path of a folder; where ``choice.json`` stands in it, only what is missing there is trained
-    seeds : by default five of the doodles, three of other data
+    out : path of a folder; if it holds a ``choice.json``, only what is missing there is trained
+    seeds : by default five for the doodles, three for other data
     changed : model, epochs (12 for the doodles, 20 for other data), batch, lr
 
     Returns
@@ -178,8 +178,8 @@ def choice(
         choices {layers, "+" between them, or "none": {seed: top1}}, hits (see `study.unpack_hits`) and seconds (of
         training) likewise, count of the test drawings, ops {the same: equivalent operations}, layers {seed: rows of
         layer, macs, error and its other forms, rise and fall of the loss}, greedy {seed: {rule: order}}, rules {seed:
-        {rule: seconds to compute}}, kept {seed: the partition's choice}, and what was asked for; also in
-        ``out/choice.json``, written after each network.
+        {rule: seconds to compute}}, kept {seed: the partition's choice}, and what was asked for. The same stands in
+        ``out/choice.json``, which is written after each network.
 
     Raises
     ------
@@ -195,7 +195,7 @@ Picks = dict[str, list[dict[str, float]]]  # {rule: for each seed {choice: weigh
 
 
 def order(rows: Sequence[dict[str, Any]], rule: str, greedy: dict[str, list[str]] | None = None) -> list[str]:
-    """Names of the layers as a rule prefers them, the most wanted first.
+    """Return the names of the layers as a rule prefers them, the most wanted first.
 
     Parameters
     ----------
@@ -227,7 +227,7 @@ def _macs(rows):
 
 
 def _seeds(result):
-    """Seeds with all their networks; a summary that is still growing has others, too."""
+    """Seeds whose networks are all there; a summary that still grows has others, too."""
     names = [row["layer"] for row in next(iter(result["layers"].values()))]
     keys = [_key(part) for size in range(len(names) + 1) for part in itertools.combinations(names, size)]
     seeds = [s for s in result["layers"] if all(s in result["choices"].get(key, {}) for key in keys)]
@@ -237,10 +237,10 @@ def _seeds(result):
 
 
 def picks(result: dict[str, Any], *, count: int | None = None, share: float | None = None) -> Picks:
-    """What each rule chooses of at most ``count`` layers, or of at most a ``share`` of WBin's operations.
+    """Return what each rule chooses: at most ``count`` layers, or at most a ``share`` of WBin's operations.
 
-    "at random" stands for all choices of as many layers, or all orders in which the budget can be filled; "best of all"
-    for the choice within the budget that has the highest mean, picked with hindsight and so a little lucky.
+    "at random" stands for all choices of as many layers, or for all orders in which the budget can be filled. "best of
+    all" is the choice within the budget that has the highest mean: picked with hindsight, and so a little lucky.
     """
     seeds, names = _seeds(result)
     measured = all("greedy" in result and "rise" in result["layers"][seed][0] for seed in seeds)
@@ -258,7 +258,7 @@ def picks(result: dict[str, Any], *, count: int | None = None, share: float | No
 
 
 def _real_macs(result, rows, names, share):
-    """How many MACs may be real within a share of WBin's equivalent operations."""
+    """Return how many MACs may be real within a share of WBin's equivalent operations."""
     none, everything = result["ops"]["none"], result["ops"][_key(names)]
     return (share * everything - none) / (everything - none) * sum(_macs(rows).values())
 
@@ -266,11 +266,11 @@ def _real_macs(result, rows, names, share):
 def difference(
     result: dict[str, Any], ours: list[dict[str, float]], theirs: list[dict[str, float]]
 ) -> tuple[float, float | None, float | None]:
-    """Top-1 of what one rule chose minus that of another, seed by seed on the same drawings.
+    """Return top-1 of what one rule chose minus that of another, seed by seed on the same drawings.
 
     Returns
     -------
-    difference, its standard error over the seeds, and over the drawings (None where there is no telling)
+    difference, its standard error over the seeds, and that over the drawings (None if it cannot be told)
     """
     seeds, _ = _seeds(result)
     each, variance = [], 0.0
@@ -291,7 +291,7 @@ def difference(
 
 
 def choice_rows(result: dict[str, Any], by: str = "layers") -> list[dict[str, Any]]:
-    """Compare the rules with as many layers, or with as many operations.
+    """Compare the rules at the same number of layers, or of operations.
 
     Parameters
     ----------
@@ -327,7 +327,7 @@ def _budgets(by: str, names: list[str]) -> list[dict[str, Any]]:
 
 
 def overall_rows(result: dict[str, Any]) -> list[dict[str, Any]]:
-    """Each rule against "at random" and the metric, the mean over all budgets of a kind.
+    """Compare each rule with "at random" and with the metric: the mean over all budgets of a kind.
 
     Returns
     -------
@@ -352,9 +352,9 @@ def _mean(parts):
 
 
 def cost_rows(result: dict[str, Any]) -> list[dict[str, Any]]:
-    """What each measured rule costs: the trained network it takes, the seconds to train that, and to compute the rule.
+    """Return what each measured rule costs: which trained network, seconds to train it, seconds to compute the rule.
 
-    Means over the seeds. A rule per MAC costs what the one per layer does.
+    They are means over the seeds. A rule per MAC costs as much as the one per layer.
     """
     seeds, names = _seeds(result)
     rows = []
@@ -379,7 +379,7 @@ def _differences(minus):
 
 
 def choice_table(result: dict[str, Any]) -> str:
-    """Return as text `choice_rows` of both kinds, and where there is enough for it `overall_rows` and `cost_rows`."""
+    """Return as text `choice_rows` of both kinds, and if there is enough for them, `overall_rows` and `cost_rows`."""
     parts = []
     for by, title in (("layers", "layers real"), ("operations", "of WBin's ops")):
         rows = [

@@ -1,10 +1,10 @@
 """Top floor, claims: the paper's abstract, claim by claim, on the paper's own networks.
 
 Every network learns from scratch, as the authors' did: random weights, no teacher. Learning rate, schedule and batch
-are chosen once for all variants of a network, on drawings held out from those to train on (`tune`). For Sketch-A-Net
-the recipe of `presets.evidence` (WBin's weights to begin with, FPrec as teacher) stands beside.
+are chosen once for all variants of a network, on drawings held out from those to train on (`tune`). Sketch-A-Net is
+also trained with the recipe of `presets.evidence`: it begins with WBin's weights, and FPrec teaches it.
 
-The summary, ``claims.json``, is written after each network, and is all that a later run needs to go on: what has a row
+The summary, ``claims.json``, is written after each network. A later run needs nothing else to go on: what has a row
 there is not trained again.
 """
 
@@ -43,7 +43,7 @@ class Experiment:
     networks: dict[str, tuple[str, dict[str, Any]]]
     width: float = 1.0
     photos: bool = False
-    ratio: float = 1 / 3  # what the metric may keep real, where it chooses: two of six, as the authors kept
+    ratio: float = 1 / 3  # the share that the metric may keep real, if it chooses: two of six, as the authors did
     tuned_as: str = ""  # another experiment whose learning rate it takes
     seeds: Sequence[int] = field(default=SEEDS)
 
@@ -76,7 +76,7 @@ EXPERIMENTS = {
     "sketchanet-double": Experiment("sketchanet", 113, 80, SHORT, tuned_as="sketchanet", seeds=(0,)),
 }  # fmt: skip
 CURVE = ("sketchanet-half", "sketchanet", "sketchanet-double")
-MEASURED = ("sketchanet", "resnet18")  # whose layers' errors are compared with the authors' logs
+MEASURED = ("sketchanet", "resnet18")  # experiments whose errors are compared with the authors' logs
 
 
 class Claims:
@@ -110,9 +110,9 @@ class Claims:
         return load(classes=None, seed=0, size=one.size).with_augmentation(**varied)
 
     def tune(self, name: str) -> dict[str, Any]:
-        """Return the best of `TRIED` for an experiment: FPrec and FBin, a fifth of the epochs, on held-out drawings.
+        """Return the best of `TRIED` for an experiment, judged on held-out drawings; the test drawings stay closed.
 
-        The least mean of both losses wins. The test drawings are not opened.
+        FPrec and FBin train for a fifth of the epochs. The least mean of both losses wins.
         """
         one = self.experiments[name]
         rows = self.found["tuning"].setdefault(name, [])
@@ -131,7 +131,7 @@ class Claims:
         return {key: best[key] for key in TRIED[0]}
 
     def run(self, seeds: Sequence[int] | None = None) -> dict[str, Any]:
-        """Do all that is not yet done: seed by seed, experiment by experiment."""
+        """Do what is not yet done: seed by seed, experiment by experiment."""
         for seed, name in self._order(seeds):
             one = self.experiments[name]
             networks = self.found["networks"].setdefault(name, {})
@@ -143,7 +143,7 @@ class Claims:
     def _order(self, seeds):
         usable = {n: one for n, one in self.experiments.items() if self.photos is not None or not one.photos}
         every = sorted({seed for one in usable.values() for seed in one.seeds}) if seeds is None else seeds
-        late = [name for name in usable if name.partition("-")[2]]  # the curve comes after all else
+        late = [name for name in usable if name.partition("-")[2]]  # the curve comes last
         yield from ((seed, n) for seed in every for n, one in usable.items() if seed in one.seeds and n not in late)
         yield from ((seed, n) for n in late for seed in usable[n].seeds if seeds is None or seed in seeds)
 
@@ -159,7 +159,7 @@ class Claims:
             for network in missing:
                 self._train_one(own, name, seed, network)
             if name in MEASURED and str(seed) not in self.found["errors"].get(name, {}):
-                own.train("fbin", "fbin")  # again only where its folder is gone
+                own.train("fbin", "fbin")  # trained again only if its folder is gone
                 self.found["errors"].setdefault(name, {})[str(seed)] = self._errors(own)
                 self.save()
 
@@ -211,7 +211,7 @@ class Claims:
 
 
 def load_summary(path: files.PathLike) -> dict[str, Any]:
-    """Read a summary; FileError where it is none."""
+    """Read a summary; a FileError if it is none."""
     found = files.read_json(path)
     parts = ("tuning", "networks", "errors", "kept")
     if (
@@ -235,14 +235,14 @@ def run(
     load, photos : function (classes, seed, size) -> data as `study.run` takes it
         Sketches, and photos; None leaves out the experiments on photos.
     out : path of a folder
-        A ``claims.json`` that is there already is taken up.
+        If there is a ``claims.json``, the run goes on from it.
     epochs : int, optional
-        In the place of each experiment's own.
+        For all experiments, instead of their own.
 
     Returns
     -------
     dict
         tuning {experiment: rows}, networks {experiment: {network: {seed: row}}}, errors {experiment: {seed: rows}},
-        kept {experiment: {seed: layers that the metric chose}}; also in ``out/claims.json``.
+        kept {experiment: {seed: layers that the metric chose}}. ``out/claims.json`` holds the same.
     """
     return Claims(load, photos, out, command, progress, epochs, experiments).run(seeds)

@@ -1,10 +1,10 @@
 """How kernels are compiled, and where the result is kept: `compiled` stands above each of them.
 
-Numba keeps compiled kernels by itself, but its index and its data are files of their own. Two processes that compile at
-once, or a disk that fills up between the two, may leave an index that names another kernel's code; a flipped bit in a
-data file is run as it is; and where no folder can be written the import fails. So here each compiled kernel is one
-file, whole or not there, with a checksum, and whatever is wrong with it or its folder, the kernel is compiled again.
-Which folder it is, Numba decides: NUMBA_CACHE_DIR, else ``__pycache__`` beside the source, else the user's cache.
+Numba can keep compiled kernels by itself, in an index and in data files. But two processes that compile at once, or a
+disk that fills up between the two files, may leave an index that names another kernel's code. A flipped bit in a data
+file is run as it is. And where no folder can be written, the import fails. So here each compiled kernel is one file
+with a checksum, whole or not there. If anything is wrong with it or its folder, the kernel is compiled again. Numba
+decides which folder it is: NUMBA_CACHE_DIR, else ``__pycache__`` beside the source, else the user's cache.
 """
 
 import hashlib
@@ -28,9 +28,9 @@ _warned = False
 
 
 def compiled(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Decorate a kernel: ``numba.njit`` without the GIL and without Python's division, kept from process to process.
+    """Decorate a kernel: ``numba.njit`` without the GIL, with NumPy's division, and kept from process to process.
 
-    ``options`` are further ones of ``njit``. With ``NUMBA_DISABLE_JIT=1`` the function stays as it is.
+    ``options`` go to ``njit``, too. With ``NUMBA_DISABLE_JIT=1`` the function stays as it is.
     """
     options = {"nogil": True, "error_model": "numpy", **options}
 
@@ -48,7 +48,7 @@ def _digest(*parts):
 
 
 class _Kept(NullCache):
-    """What a dispatcher of Numba asks for a compiled kernel, and gives one to keep. No error leaves it."""
+    """Numba's dispatcher asks it for a compiled kernel, and gives it one to keep. No error leaves it."""
 
     def __init__(self, function, options):
         self.function, self.options = function, options
@@ -62,12 +62,12 @@ class _Kept(NullCache):
             found = path.read_bytes()
             if found[:32] == _checksum(path, found[32:]):
                 return self.place.rebuild(target_context, pickle.loads(found[32:]))
-        except Exception:  # none kept, no folder, no longer what this Numba writes: all mean that it is to be compiled
+        except Exception:  # none kept, no folder, another Numba's: in each case compile it
             pass
         return None
 
     def save_overload(self, sig, result):
-        """Keep a compiled kernel where that can be done."""
+        """Keep a compiled kernel, if that is possible."""
         try:
             path = self._path(sig, result.codegen)
             if not self.place.check_cachable(result):
@@ -80,7 +80,7 @@ class _Kept(NullCache):
             _warn(error)
 
     def _path(self, sig, codegen):
-        """NAME.PYTHON.SOURCE.KEY.kernel: what the code depends on is in the name."""
+        """NAME.PYTHON.SOURCE.KEY.kernel: the name holds everything that the code depends on."""
         if self.place is None:
             try:
                 self.place = CompileResultCacheImpl(self.function)
@@ -96,11 +96,11 @@ class _Kept(NullCache):
 
 
 def _checksum(path, content):
-    return hashlib.sha256(path.name.encode() + content).digest()  # one kernel's code is not taken for another's
+    return hashlib.sha256(path.name.encode() + content).digest()  # with the name: no kernel is taken for another
 
 
 def _write(path, content):
-    """A file that is whole or not there, whoever else is writing it."""
+    """Write a file that is whole or not there, whoever else writes it."""
     temporary = path.with_suffix(f".{uuid.uuid4().hex[:8]}")
     try:
         temporary.write_bytes(content)
@@ -108,12 +108,12 @@ def _write(path, content):
     except OSError:
         with suppress(OSError):
             temporary.unlink()
-        if not path.exists():  # Windows replaces no file that another process has open; that one is as good
+        if not path.exists():  # Windows replaces no open file; what is there is as good
             raise
 
 
 def _sweep(path):
-    """Delete what the same kernel left behind for another state of its source."""
+    """Delete what the same kernel left here when its source was another."""
     name, source, *_ = path.name.rsplit(".", 3)
     for other in path.parent.iterdir():
         if other.name.startswith(f"{name}.") and not other.name.startswith(f"{name}.{source}."):

@@ -1,7 +1,7 @@
 """The engine room's controls: how many threads, which kernels, and the one function that calls them.
 
-Threads are a pool of Python threads over kernels that release the GIL: nothing to install or to choose, no trouble
-with fork, and no result depends on their number. Nothing on the way calls BLAS, whose own threads would fight them.
+The threads are a pool of Python threads, and the kernels release the GIL: there is nothing to install or to choose,
+and fork makes no trouble. No result depends on their number. Nothing here calls BLAS, whose own threads would compete.
 """
 
 import itertools
@@ -18,8 +18,8 @@ import numpy as np
 
 from . import kernels, simd
 
-MOST_THREADS = 1024  # more than any machine has a use for, less than a system refuses
-ROWS = 24  # threads share out rows in multiples of this, a multiple of every block's rows
+MOST_THREADS = 1024  # more than a machine can use, fewer than a system refuses
+ROWS = 24  # threads take rows in multiples of this, which is a multiple of the rows of every block
 
 
 def _default_threads():
@@ -75,7 +75,7 @@ _kernel = os.environ.get("HBN_KERNEL") or None
 def get_kernel() -> str:
     """Return which kernels compute the products: "plain" (`kernels`) or "vector" (`simd`).
 
-    Unless HBN_KERNEL or `set_kernel` say otherwise: vector where the processor has vector registers to hold a block.
+    HBN_KERNEL or `set_kernel` chooses. Otherwise it is vector if the processor has vector registers for a block.
     """
     if _kernel not in (None, *KERNELS):
         raise ValueError(f"HBN_KERNEL: expected plain or vector, got {_kernel!r}")
@@ -117,10 +117,10 @@ def _twins():
 
 
 def run(kernel: Callable[..., Any], n: int, *args: Any, work: int = 0) -> bool:
-    """Call ``kernel(start, stop, *args)`` over pieces of ``range(n)``, on several threads where it pays.
+    """Call ``kernel(start, stop, *args)`` over pieces of ``range(n)``, on several threads if it pays.
 
-    ``work`` is a rough count of elementary operations. Returns True if any piece returned something true. A product
-    is replaced by its vector twin where `get_kernel` says so, except for float64, the type of checks and not of speed.
+    ``work`` is a rough count of elementary operations. Returns True if any piece returned something true. If
+    `get_kernel` says so, the vector twin of a product is called instead; but not for float64, the type of checks.
     """
     global _pool
     if get_kernel() == "vector" and kernel in _twins() and args[-2].dtype.char != "d":  # of alpha, or of out
@@ -130,21 +130,21 @@ def run(kernel: Callable[..., Any], n: int, *args: Any, work: int = 0) -> bool:
     count, pool = _threads, _pool  # another Python thread may change the globals meanwhile
     if pool is None:
         pool = _pool = _Pool(count - 1)
-    step = -(-n // (4 * count * ROWS)) * ROWS  # about four pieces a thread
+    step = -(-n // (4 * count * ROWS)) * ROWS  # about four pieces per thread
     return pool.share(lambda start: kernel(start, min(start + step, n), *args), n, step)
 
 
 class _Pool:
-    """Threads that call what comes out of a queue, until nobody has the pool any more.
+    """Threads that call what comes out of a queue, until nobody holds the pool any more.
 
-    Not those of concurrent.futures: their locks are Python code, which Ctrl-C can leave locked for ever.
+    They are not those of concurrent.futures, whose locks are Python code: Ctrl-C can leave these locked for ever.
     """
 
     size = 0
 
     def __init__(self, size):
         self.queue: SimpleQueue[Any] = SimpleQueue()
-        with suppress(RuntimeError):  # the system has no more threads, or the program is ending: then fewer, or none
+        with suppress(RuntimeError):  # the system has no more threads, or the program ends: do with fewer, or none
             for _ in range(size):
                 threading.Thread(target=_serve, args=(self.queue,), name="hbn", daemon=True).start()
                 self.size += 1
@@ -155,7 +155,7 @@ class _Pool:
 
     def share(self, call, n, step):
         """Call ``call(start)`` for every start in ``range(0, n, step)``, here and in the threads; True if any was."""
-        pieces = itertools.count(0, step)  # next() is atomic: whoever is free takes the next piece
+        pieces = itertools.count(0, step)  # next() is atomic: each thread takes the next piece when it is free
         end = n
         busy: list[None] = []
         results: SimpleQueue[Any] = SimpleQueue()
@@ -179,7 +179,7 @@ class _Pool:
             for _ in range(self.size):
                 self.queue.put(help_out)
             found = [work(), *(results.get() for _ in range(self.size))]
-        except BaseException:  # Ctrl-C: no piece is begun any more, and none is at work after this call
+        except BaseException:  # Ctrl-C: begin no more pieces, and wait for those at work
             end = 0
             while busy:
                 time.sleep(0.001)

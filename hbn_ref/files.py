@@ -32,9 +32,9 @@ class FileError(ValueError):
 
 
 def sweep(folder: PathLike, name: str = ".+") -> None:
-    """Delete what a killed process left half-written in ``folder``, of files whose name begins with a pattern.
+    """Delete what a killed process left half-written in ``folder``: of files whose names match a pattern.
 
-    For who is `alone` there: to others it would be what they are writing.
+    Only for who is `alone` there. Otherwise it would delete what others are writing.
     """
     for path in Path(folder).glob(".*.*"):
         if re.fullmatch(rf"\.{name}\.[0-9a-f]{{32}}\.\w+", path.name):
@@ -45,10 +45,10 @@ def sweep(folder: PathLike, name: str = ".+") -> None:
 def alone(path: PathLike) -> Iterator[None]:
     """Keep other processes away from ``path``, a folder or a file, during the block, and sweep it first.
 
-    Two that went on with one study, or with one checkpoint, would take turns at overwriting what the other did. The
-    lock is the system's: it ends with its process, however that ends. It is on a file of its own, because those that
-    are written are replaced. That file is deleted in the end, while it is still locked; who has opened it by then locks
-    a file that is gone, which does not count.
+    Two processes that went on with one study, or with one checkpoint, would overwrite each other's work. The lock is
+    the system's: it ends with its process, however that ends. It is on a file of its own, because the files that are
+    written are replaced. At the end that file is deleted while it is still locked. A process that has opened it by then
+    locks a file that is gone, which does not count.
 
     Raises
     ------
@@ -96,7 +96,7 @@ def _delete(path):
 
 @contextmanager
 def replacing(path: PathLike) -> Iterator[Path]:
-    """Yield a temporary path beside ``path`` that takes its place when the block ends well, and is gone otherwise."""
+    """Yield a temporary path beside ``path``. It takes its place if the block ends well, and is deleted otherwise."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex}{path.suffix}")
@@ -105,13 +105,13 @@ def replacing(path: PathLike) -> Iterator[Path]:
         os.replace(temporary, path)
     except BaseException as error:
         _delete(temporary)
-        if isinstance(error, OSError) and error.errno:  # a full disk names no file, a folder the temporary one
+        if isinstance(error, OSError) and error.errno:  # a full disk names no file, a folder names the temporary one
             raise OSError(error.errno, error.strerror, str(path)) from None
         raise
 
 
 def _dumps(content, **options):
-    """JSON without NaN; a NumPy number is written as the plain number it is."""
+    """JSON without NaN; NumPy's numbers become plain ones."""
 
     def number(value):
         if isinstance(value, np.generic):
@@ -122,7 +122,7 @@ def _dumps(content, **options):
 
 
 def plain(content: Any) -> Any:
-    """Return content as JSON would give it back (tuples as lists), for comparing with what a file holds."""
+    """Return content as JSON would give it back, with lists for tuples: to compare it with what a file holds."""
     return json.loads(_dumps(content))
 
 
@@ -133,7 +133,7 @@ def write_json(path: PathLike, content: Any) -> None:
 
 
 def read_json(path: PathLike) -> Any:
-    """Read a JSON file; FileError where it is none."""
+    """Read a JSON file; a FileError if it is none."""
     _expect_file(path)
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
@@ -169,13 +169,13 @@ def format_of(path: PathLike) -> str | None:
 
 
 def _expect_file(path):
-    """Raise a FileError for a folder, and for what may never end: a device, a pipe."""
+    """Raise a FileError for a folder, a device or a pipe: the last two may never end."""
     if os.path.exists(path) and not os.path.isfile(path):
         raise FileError(f"{path}: expected a file, found a {'folder' if os.path.isdir(path) else 'device or a pipe'}")
 
 
 def _check_claims(content):
-    """Raise a ValueError where an array in a zip says that it is larger than it is: NumPy would take the memory."""
+    """Raise a ValueError if an array in a zip claims to be larger than it is: NumPy would take that much memory."""
     for member in content.infolist():
         with content.open(member) as file:
             first = np.lib.format.read_magic(file) == (1, 0)
@@ -190,7 +190,7 @@ def _read(path):
     if os.path.exists(path) and not zipfile.is_zipfile(path):
         raise FileError(f"{path}: damaged, or not a file of this package")
     try:
-        with zipfile.ZipFile(path) as content:  # nothing here is written compressed; a small file stays a small array
+        with zipfile.ZipFile(path) as content:  # this package compresses nothing: a small file is a small array
             if any(member.file_size != member.compress_size for member in content.infolist()):
                 raise ValueError("it is compressed")
             _check_claims(content)
@@ -203,7 +203,7 @@ def _read(path):
         raise FileError(f"{path}: no such file") from None
     except PermissionError:
         raise FileError(f"{path}: may not be read by this user") from None
-    except Exception as error:  # a flipped bit in a zip may raise nearly anything, NotImplementedError included
+    except Exception as error:  # a flipped bit in a zip may raise nearly anything, even NotImplementedError
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise FileError(f"{path}: damaged, or not a file of this package ({reason})") from None
     return header, arrays

@@ -1,6 +1,6 @@
-"""Top floor, gallery: several packed networks in one process, found, compared, and asked about the same image.
+"""Top floor, gallery: find several packed networks, compare them, and ask them about the same image.
 
-The networks that come with the package are the files of one folder, `BUILT_IN`, and nothing else lists them.
+The networks that come with the package are the files in one folder, `BUILT_IN`; nothing else lists them.
 """
 
 from collections import Counter
@@ -14,11 +14,11 @@ import numpy as np
 
 from . import cost, deploy, files, layers, models
 
-# Of the doodles; README, "Deploy", has the commands that made them. In a zip, too, where this package is in one.
+# Of the doodles; README, "Deploy", has the commands that made them. If this package is in a zip, they are in it, too.
 BUILT_IN = resources.files(__package__).joinpath("networks")
 LARGEST = 8  # networks side by side
 LABELS = {"fprec": "FPrec", "wbin": "WBin", "hybrid": "Hybrid", "fbin": "FBin"}
-FOLDER_END = "-packed"  # of the packed files in a study's folder, where the trained networks lie, too
+FOLDER_END = "-packed"  # of packed files: a study's folder holds the trained networks, too
 EPS = 1e-5  # of the variance, as in BatchNorm
 
 
@@ -36,7 +36,7 @@ class Shown:
     layers : list of dict
         name, inputs, weights ("real" or "binary") and binarizable of each convolution, in the order of their numbers.
     usual : dict {layer: (mean, deviation)}
-        Of its real inputs, per channel; see `usual_inputs`.
+        Of its real inputs, per channel: see `usual_inputs`.
     """
 
     name: str
@@ -60,9 +60,9 @@ def _described(name, packed):
 
 
 def usual_inputs(shown: Shown, x: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Mean and deviation per channel, over images x, of what enters the layers that a network keeps real.
+    """Return mean and deviation per channel, over images x, of what enters the layers that a network keeps real.
 
-    That is what a BatchNorm in front of such a layer would measure, and take the sign after, were it binary.
+    If such a layer were binary, a BatchNorm would measure them before the sign.
     """
     kept = {row["name"] for row in shown.layers if row["binarizable"] and row["inputs"] == "real"}
     _, seen = shown.packed.look(x)
@@ -77,7 +77,7 @@ def usual_inputs(shown: Shown, x: np.ndarray) -> dict[str, tuple[np.ndarray, np.
 
 
 def _in_folder(folder):
-    """Packed files of a folder, and a line for each file that should be one and cannot be read."""
+    """Packed files of a folder, and a line for each that cannot be read."""
     found, rest = [], []
     paths = sorted(folder.glob(f"*{FOLDER_END}.npz")) or sorted(folder.glob("*.npz"))
     for path in paths:
@@ -108,7 +108,7 @@ def _built_in():
 
 
 def _named(found):
-    """A name for each (path, packed): its variant's, or as much of its path as tells it from the others."""
+    """A name for each (path, packed): its variant, or as much of its path as tells it from the others."""
     stems = [path.stem.removesuffix(FOLDER_END) for path, _ in found]
     choices = [
         [LABELS[packed.spec["variant"]] for _, packed in found], stems,
@@ -134,12 +134,13 @@ def load(paths: Sequence[files.PathLike] = ()) -> tuple[list[Shown], list[str]]:
     -------
     shown : list of Shown, the one with the most operations first
     rest : list of str
-        A line for each network that was left out: damaged and in a folder, of other classes than the first, too many.
+        A line for each network that was left out: it is one of a folder, and damaged; its classes are not those of the
+        first; or there are too many.
 
     Raises
     ------
     files.FileError
-        A file that cannot be read, or a folder without a packed network.
+        A file cannot be read, or a folder holds no packed network.
     """
     found: list[tuple[Path, Any]] = [] if paths else _built_in()
     rest: list[str] = []

@@ -1,14 +1,14 @@
-"""The engine room: every plain compiled loop of the package, in one file; vector twins of two are in `simd`.
+"""The engine room: every plain compiled loop of the package, in one file. Two of them have vector twins in `simd`.
 
-Why one file: Numba's on-disk cache watches the file that a kernel lives in, not the files its helpers come from.
+Why one file: Numba's cache on disk watches the file that a kernel is in, not the files that its helpers come from.
 
-Each kernel works on the half-open range ``start..stop`` of its outermost index and writes only what belongs to
-that range, so `engine.run` may cut the work into pieces for several threads and the result never depends on how.
-Kernels trust their arguments: shapes and types are checked by the chapters that call them. With
-``NUMBA_DISABLE_JIT=1`` the same functions run as plain Python, slowly, for debugging and coverage.
+Each kernel works on the half-open range ``start..stop`` of its outermost index, and writes only what belongs to that
+range. So `engine.run` may cut the work into pieces for several threads, and the result never depends on how it does.
+Kernels trust their arguments: the chapters that call them check shapes and types. With ``NUMBA_DISABLE_JIT=1`` the
+same functions run as plain Python, slowly, for debugging and coverage.
 
 Vocabulary of the products: ``x`` is a padded input, flattened; ``base[m]`` is where output pixel m's patch begins in
-it, ``off[k]`` how far patch element k lies from there. One table each, and no copy of the patches is ever made.
+it, ``off[k]`` is how far element k of a patch lies from there. These two tables stand in for copies of the patches.
 """
 
 import numpy as np
@@ -20,9 +20,9 @@ from numba.extending import intrinsic
 from .compiler import compiled
 
 JIT = not config.DISABLE_JIT
-BLOCK = 512  # rows summed into one partial sum: fixed, so float sums do not depend on the thread count
-CHUNK = 480  # products of one partial sum; of `simd` too
-SPARE = 7  # rows beyond the end that the products may read from their tables, and write
+BLOCK = 512  # rows per partial sum: fixed, so that float sums do not depend on the number of threads
+CHUNK = 480  # products per partial sum, in `simd`, too
+SPARE = 7  # rows beyond the end of a table that the products may read, and write
 _FLOAT = {"fastmath": {"contract"}}  # allow a*b + c in one rounding, no reordering of sums
 
 
@@ -36,9 +36,9 @@ def _vector(context, builder, kind, array, at):
 
 
 def _mask(compare, python):
-    """A function (x, at) that gives one word: what ``compare`` says of each of x[at : at + 64], one bit a value.
+    """Return a function (x, at) that gives one word: one bit per value of x[at : at + 64], as ``compare`` says.
 
-    A comparison of two vectors is a mask of bits, one a lane; of 64 lanes it is a word already, and needs no shifts.
+    The comparison of two vectors is a mask with one bit per lane. With 64 lanes it is a word already: no shifts.
     """
     if not JIT:
         return lambda x, at: np.packbits(python(x[at : at + 64]), bitorder="little").view(np.uint64)[0]
@@ -115,7 +115,7 @@ if JIT:
         """Number of ones in a uint64, as int64 (int64 + uint64 would be a float in Numba)."""
 
         def codegen(context, builder, signature, args):
-            return builder.ctpop(args[0])  # one machine instruction, vpopcntq where the processor has it
+            return builder.ctpop(args[0])  # one instruction: vpopcntq, if the processor has it
 
         return types.int64(types.uint64), codegen
 
@@ -138,14 +138,14 @@ else:
 
 @compiled()
 def pack_signs(start, stop, x, words):
-    """words[r] = the sign bits of row x[r], 1 for x >= 0; returns whether a NaN was met."""
+    """words[r] = the sign bits of row x[r], 1 for x >= 0. Returns whether there was a NaN."""
     channels, flat = x.shape[1], x.reshape(-1)
     whole, rest, nan = channels // 64, np.full(64, -1, x.dtype), np.uint64(0)
     for r in range(start, stop):
         for i in range(whole):
             words[r, i] = signs(flat, r * channels + 64 * i)
             nan |= nans(flat, r * channels + 64 * i)
-        if channels % 64:  # the last word comes from a copy whose other values give zero bits
+        if channels % 64:  # the last word: from a copy, where the other values give zero bits
             for c in range(channels % 64):
                 rest[c] = x[r, 64 * whole + c]
             words[r, whole] = signs(rest, 0)
@@ -242,7 +242,7 @@ def pack_columns(start, stop, w, words):
 
 @compiled()
 def _scale_row(out, alpha, total, count):
-    for j in range(count.size):  # its own small loop: with four pixels' pointers in one loop LLVM stops vectorising
+    for j in range(count.size):  # a loop of its own: LLVM does not vectorise one with four pixels' pointers
         out[j] = alpha[j] * (total[j] - 2 * count[j])
 
 
@@ -251,8 +251,8 @@ def _make_xnor_gather(lanes):
     def xnor_gather(start, stop, x, base, off, w, total, kind, alpha, out):
         """out[m, o] = alpha[o] * (total[kind[m], o] - 2 sum_k popcount(x[base[m] + off[k]] ^ w[k, o])).
 
-        w is tile-major, (tiles, K, lanes). Four pixels and four words at a time keep the counts close to the
-        processor. ``total`` is n plus what the padded taps wrongly took away, one row per kind of border pixel.
+        w is tile-major, (tiles, K, lanes). It takes four pixels and four words at a time, so that the counts stay close
+        to the processor. ``total`` has one row per kind of border pixel: n plus what padded taps wrongly took away.
         """
         c0, c1, c2, c3 = (np.empty(lanes, np.int64), np.empty(lanes, np.int64),
                           np.empty(lanes, np.int64), np.empty(lanes, np.int64))  # fmt: skip
@@ -304,9 +304,9 @@ def _make_float_gather(lanes):
     def float_gather(start, stop, x, base, off, w, out, fresh):
         """out[m, o] = sum_k x[base[m] + off[k]] * w[k, o], the float twin; w is (K, columns), columns = lanes * tiles.
 
-        With base and off exchanged and dout in the place of w it sums over pixels, which gives dw. The sum is made of
-        blocks of CHUNK products: that keeps the weights in the cache, the rounding small, and the order fixed. It is
-        added to out unless ``fresh``.
+        With base and off exchanged, and dout in the place of w, it sums over pixels, which gives dw. It sums blocks of
+        CHUNK products: so the weights stay in the cache, rounding is small, and the order is fixed. Unless ``fresh``,
+        it adds to out.
         """
         a0, a1, a2, a3 = (np.empty(lanes, x.dtype), np.empty(lanes, x.dtype),
                           np.empty(lanes, x.dtype), np.empty(lanes, x.dtype))  # fmt: skip
@@ -345,19 +345,19 @@ def _make_float_gather(lanes):
     return float_gather
 
 
-# LLVM turns loops of a compile-time length into vector code: one kernel a tile width.
+# LLVM turns loops into vector code if it knows their length: so there is one kernel per tile width.
 TILE_WIDTHS = (64, 32)
 xnor_gather = {lanes: _make_xnor_gather(lanes) for lanes in TILE_WIDTHS}
 float_gather = {lanes: _make_float_gather(lanes) for lanes in TILE_WIDTHS}
 
 
 def tile_width(channels: int) -> int:
-    """Output channels per tile: the width that leaves the fewest columns unused, the larger of equals."""
+    """Output channels per tile: the width that leaves the fewest columns unused, or the larger of two equals."""
     return min(TILE_WIDTHS, key=lambda width: -channels % width)
 
 
 def spare(table: np.ndarray) -> np.ndarray:
-    """A table of rows with SPARE more, the last one repeated: products work on whole blocks of rows."""
+    """Return a table of rows with SPARE more, copies of the last: products work on whole blocks of rows."""
     return np.concatenate([table, np.repeat(table[-1:], SPARE)])
 
 
@@ -404,7 +404,7 @@ def batchnorm_dx(start, stop, x, dout, a, b, c, dx):
 
 @compiled()
 def relu(start, stop, x, out, words):
-    """out = max(x, 0) over flat arrays, NaN stays NaN; bit i % 64 of word i // 64 tells which values stay."""
+    """out = max(x, 0) over flat arrays; NaN stays NaN. Bit i % 64 of word i // 64 says whether value i stays."""
     rest = np.zeros(64, x.dtype)
     for i in range(start, stop):
         first, last = 64 * i, min(64 * i + 64, x.size)
@@ -431,9 +431,9 @@ def relu_dx(start, stop, words, dout, dx):
 
 @compiled()
 def max_pool(start, stop, x, kh, kw, sh, sw, ph, pw, out, tap):
-    """out = the largest value of each window, tap = where in the window it was (row-major, first of equals)."""
+    """out = the largest value of each window; tap = where in the window it was, row by row, the first of equals."""
     height, width, channels = x.shape[1], x.shape[2], x.shape[3]
-    best, at = np.empty(channels, x.dtype), np.empty(channels, np.int32)  # local, so that LLVM knows they are apart
+    best, at = np.empty(channels, x.dtype), np.empty(channels, np.int32)  # local: LLVM knows that they do not overlap
     for n in range(start, stop):
         for i in range(out.shape[1]):
             for j in range(out.shape[2]):
@@ -447,7 +447,7 @@ def max_pool(start, stop, x, kh, kw, sh, sw, ph, pw, out, tap):
                         here = np.int32((y - i * sh + ph) * kw + z - j * sw + pw)
                         for c in range(channels):
                             v, b = x[n, y, z, c], best[c]
-                            larger = (v > b) | (v != v)  # a NaN must not be lost; `or` would be a branch a value
+                            larger = (v > b) | (v != v)  # a NaN must not be lost; `or` would branch for each value
                             at[c] = here if larger else at[c]
                             best[c] = v if larger else b
                 for c in range(channels):
@@ -458,7 +458,7 @@ def max_pool(start, stop, x, kh, kw, sh, sw, ph, pw, out, tap):
 
 @compiled()
 def max_pool_dx(start, stop, dout, tap, kh, kw, sh, sw, ph, pw, dx):
-    """dx = the sum of dout over the windows that a value won. Windows may overlap: one image is one thread's."""
+    """dx = the sum of dout over the windows that a value won. Windows may overlap: one thread does a whole image."""
     height, width, channels, zero = dx.shape[1], dx.shape[2], dx.shape[3], dx.dtype.type(0)
     for n in range(start, stop):
         dx[n] = zero  # here and not in a pass of its own: the image stays in the cache

@@ -1,4 +1,4 @@
-"""How much memory there is, asked before much of it is taken: a size that no machine has ends in a line, at once."""
+"""How much memory there is, asked before much of it is taken: so a size that no machine has ends at once, in a line."""
 
 import os
 import sys
@@ -9,8 +9,8 @@ if sys.platform == "win32":
 else:
     import resource
 
-LITTLE = 2**26  # bytes that nobody need ask for; looking up what there is takes longer than some predictions
-ADDRESSES = 2**47  # bytes that a process can name: what is certain where the system says nothing
+LITTLE = 2**26  # bytes: for less, nobody asks; to look up what is free takes longer than some predictions
+ADDRESSES = 2**47  # bytes that a process can address: the limit where the system names none
 
 
 def _meminfo(path="/proc/meminfo"):
@@ -23,7 +23,7 @@ def _meminfo(path="/proc/meminfo"):
 
 
 def _cgroup(groups="/proc/self/cgroup", mount="/sys/fs/cgroup"):
-    """Bytes that the container, or whoever else bounds this process, leaves it: version 2 or 1, and those above."""
+    """Bytes that control groups (version 2 or 1) leave this process: its own, and those above it."""
     least = None
     for line in Path(groups).read_text().splitlines():
         _, controllers, inner = line.split(":", 2)
@@ -43,7 +43,7 @@ def _cgroup(groups="/proc/self/cgroup", mount="/sys/fs/cgroup"):
 
 
 def _left(folder, limit, usage):
-    """What one group may still take: files that are kept in memory give way."""
+    """Bytes that one group may still take; files that are cached in memory give way."""
     try:
         most, taken = int((folder / limit).read_text()), int((folder / usage).read_text())
         rows = [line.split() for line in (folder / "memory.stat").read_text().splitlines()]
@@ -70,7 +70,7 @@ def _physical():
 def available() -> int:
     """Return the bytes that this process may still take: the least of what the machine, a container and a limit leave.
 
-    Where the system does not say what is free, what is built in; where not even that, what a process can address.
+    If the system does not say what is free, it is the memory that is built in, or at last what a process can address.
     """
     found = []
     for source in (_meminfo, _cgroup, _process):

@@ -19,7 +19,7 @@ COLOURS = {"fprec": "#0072B2", "wbin": "#56B4E9", "fbin": "#D55E00", "hybrid": "
 MARKERS = {"fprec": "s", "wbin": "D", "fbin": "o", "hybrid": "*"}
 NAMES = {"fprec": "FPrec", "wbin": "WBin", "fbin": "FBin", "hybrid": "Hybrid"}
 KEPT, BINARY = "#009E73", "#B0B0B0"
-RULE_STYLES = {  # of the rules in `choice`'s picture; the others stand in the table
+RULE_STYLES = {  # of the rules in the picture of `choice`; the others are only in the table
     "metric": ("*", "#009E73"), "cost alone": ("v", "#0072B2"), "error alone": ("^", "#D55E00"),
     "rise per MAC": ("<", "#E69F00"), "greedy fall": (">", "#56B4E9"), "best of all": ("o", "#000000"),
     "at random": ("x", "#CC79A7"),
@@ -40,7 +40,7 @@ def save(figure: Figure, path: files.PathLike) -> None:
 def layer_bars(
     axis: Axes, rows: list[dict[str, Any]], values: Iterable[float], title: str, label: str, log: bool
 ) -> None:
-    """Draw a bar for each layer of a study's metric; what is kept real is marked."""
+    """Draw a bar for each layer of a study's metric, and mark the layers that are kept real."""
     for i, (row, value) in enumerate(zip(rows, values, strict=True)):
         kept = row["kept_real"]
         axis.bar(i, value, color=KEPT if kept else BINARY, hatch="//" if kept else None, edgecolor="white")
@@ -53,7 +53,7 @@ def layer_bars(
 
 
 def title_of(name: str) -> str:
-    """How a network of a study is called: "FBin", "Hybrid: conv5 conv6"; a name of the user's own stays."""
+    """Return how a study's network is called: "FBin", "Hybrid: conv5 conv6"; a name of the user's own stays."""
     variant, *rest = name.split("-")
     return ": ".join([NAMES[variant], " ".join(rest)]) if rest and variant in NAMES else NAMES.get(name, name)
 
@@ -87,7 +87,7 @@ def _cost_axis(axis, label):
 
 
 def study(report: dict[str, Any]) -> Figure:
-    """Draw a study: error, cost and score of each layer, the ones kept real marked; below, accuracy against cost.
+    """Draw a study: error, cost and score of each layer, with those kept real marked; below, accuracy against cost.
 
     Parameters
     ----------
@@ -122,7 +122,7 @@ def study(report: dict[str, Any]) -> Figure:
 
 
 def evidence(found: dict[str, Any]) -> Figure:
-    """Draw the means over seeds of `presets.evidence`, each seed small, against operations and bytes."""
+    """Draw `presets.evidence` against operations and bytes: large marks are means over seeds, small ones seeds."""
     figure = new_figure(12, 5)
     axes = figure.subplots(1, 2)
     for axis, key, label in zip(
@@ -143,7 +143,7 @@ def evidence(found: dict[str, Any]) -> Figure:
 
 
 def choice(result: dict[str, Any]) -> Figure:
-    """Draw `choices.choice`: every choice of layers, accuracy against operations; what each rule picks, joined up."""
+    """Draw `choices.choice`: every choice of layers, accuracy against operations; lines join what each rule picks."""
     figure = new_figure(9, 6)
     axis = figure.subplots()
     ops, tops = result["ops"], {key: np.mean(list(found.values())) for key, found in result["choices"].items()}
@@ -180,9 +180,9 @@ CLAIM_TITLES = {
 
 
 def claims(found: dict[str, Any]) -> Figure:
-    """Draw `claims.run`: a panel per experiment, each network's top-1; last, the gap that Hybrid-1 closes by epochs.
+    """Draw `claims.run`: a panel per experiment with each network's top-1; last, the gap that Hybrid-1 closes.
 
-    A large mark is the mean over seeds, a small one a seed. Lines join FPrec's level and FBin's across the panel.
+    A large mark is the mean over seeds, a small one a single seed. Two lines show the levels of FPrec and FBin.
     """
     shown = [name for name in CLAIM_TITLES if found["networks"].get(name)]
     curve = [(name, abstract.closed_share(found, name)) for name in experiments.CURVE if name in found["networks"]]

@@ -7,9 +7,9 @@ ablation    the recipe with one thing changed at a time: what is it that helps?
 claims      the paper's own networks, from scratch: its abstract, claim by claim (`claims`, `abstract`)
 ==========  ============================================================================================
 
-A preset takes ``load``, a function (classes, seed) that returns data as `study.run` takes it, of a kind that knows
-`without_validation`, `with_augmentation` and `development` (`data_tools.Dataset`). What it makes is a folder of
-studies and a summary of them, and like a study it goes on where it was interrupted.
+A preset takes ``load``, a function (classes, seed) that returns data for `study.run`, which also has the methods
+`without_validation`, `with_augmentation` and `development` of `data_tools.Dataset`. It makes a folder of studies and a
+summary of them. Like a study, it goes on where it was interrupted.
 """
 
 import re
@@ -41,17 +41,17 @@ def evidence(
     load: Callable[..., Any], out: files.PathLike, *, command: str = "", progress: bool = True,
     seeds: Sequence[int] = SEEDS, **changed: Any,
 ) -> dict[str, Any]:  # fmt: skip
-    """Train FPrec, WBin, FBin and `HYBRIDS` on 54 drawings a class, and judge each on the 26 of the test, once.
+    """Train FPrec, WBin, FBin and `HYBRIDS` on 54 drawings per class, and judge each once, on the 26 of the test.
 
-    Every choice in the recipe was made on drawings held out from the 54 (`ablation`), so these networks learn from
-    all of them. The split is that of seed 0; seeds differ in the weights and the order of everything random. FPrec is
-    also trained for twice as many epochs (`LONGER`): the others have FPrec's training behind them, or WBin's, too.
+    Every choice in the recipe was made on drawings held out from the 54 (`ablation`), so these networks learn from all
+    of them. The split is always that of seed 0; seeds differ in the weights and in everything random. FPrec is also
+    trained for twice as many epochs (`LONGER`), as the others profit from FPrec's training, or from WBin's, too.
 
     Returns
     -------
     dict {network: {seed: dict}}
         top1, top5, top1_ten_crops (per cent), hits (see `study.unpack_hits`), costs, seconds, classes, drawings (to
-        train, to validate, to test), command and machine; also in ``out/evidence.json``.
+        train, to validate, to test), command and machine. ``out/evidence.json`` holds the same.
     """
     data = load(classes=None, seed=0).without_validation().with_augmentation(**AUGMENTATION)
     found: dict[str, Any] = {}
@@ -73,13 +73,13 @@ def evidence(
 
 
 def compare(found: dict[str, Any], name: str, other: str) -> tuple[float, float | None]:
-    """Top-1 of one network minus that of another, over the same seeds and the same test drawings.
+    """Return top-1 of one network minus that of another, over the same seeds and the same test drawings.
 
     Returns
     -------
     difference : float, in points
     error : float
-        Standard error of it, from the spread over drawings of the mean (over seeds) difference of their hits.
+        Its standard error: average the difference of the hits over the seeds, and take the spread over the drawings.
     """
     return study.paired(found[name], found[other])
 
@@ -136,9 +136,9 @@ def ablation(
 ) -> dict[str, Any]:  # fmt: skip
     """Train FPrec and a hybrid with the recipe, and with one thing changed, for a quarter of its epochs.
 
-    The judges are drawings held out from the 54 a class; the test drawings are not opened. All changes are tried with
-    the first seed; those with the largest effect on the mean of both networks again with the others. A seed is also
-    that of the drawings held out.
+    The networks are judged on drawings held out from the 54 per class; the test drawings are not opened. All changes
+    are tried with the first seed. Those with the largest effect on the mean of both networks are tried with the other
+    seeds, too. A seed also draws what is held out.
 
     Returns
     -------
@@ -181,7 +181,7 @@ def _effect(result, name, plain, seeds):
 
 
 def ablation_table(result: dict[str, Any]) -> str:
-    """Return as text: a row a change, top-1 of both networks, and the difference to the recipe as it is."""
+    """Return as text: one row per change, top-1 of both networks, and the difference to the recipe as it is."""
     runs = result["runs"]
     plain = next(iter(runs))
     rows = []
@@ -219,12 +219,12 @@ PRESETS = {
 
 
 def table_of(path: files.PathLike) -> str | None:
-    """Return the table of a summary that a preset wrote, or None where the file is something else.
+    """Return the table of a summary that a preset wrote, or None if the file is something else.
 
     Raises
     ------
     files.FileError
-        No JSON, or a summary with figures missing.
+        The file is no JSON, or a summary in which figures are missing.
     """
     found = files.read_json(path)
     for name, preset in PRESETS.items():

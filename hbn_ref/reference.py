@@ -1,9 +1,8 @@
 """The truth everything else is tested against: slow, obvious loops in float64.
 
-Nothing here is fast and nothing is clever. Each function states its equation and then carries it out one
-image, one output pixel and one kernel tap at a time. A fast function elsewhere in the package has its twin
-here under the same name. Only NumPy is used, so a page of this file can be read next to the equation it
-implements.
+Nothing here is fast and nothing is clever. Each function states its equation, and then carries it out one image,
+one output pixel and one kernel tap at a time. A fast function elsewhere in the package has its twin here, under the
+same name. Only NumPy is used, so you can read a page of this file beside the equation that it implements.
 
 Layout: activations (N, H, W, C), weights (kh, kw, C_in, C_out). `stride` and `padding` are an integer or a
 (height, width) pair.
@@ -20,7 +19,7 @@ IntOrPair = int | tuple[int, int]  # one number for both directions, or (height,
 
 
 def pair(value: Any) -> tuple[int, int]:
-    """An integer v stands for the pair (v, v)."""
+    """Return a pair; an integer v stands for (v, v)."""
     return (int(value), int(value)) if np.ndim(value) == 0 else (int(value[0]), int(value[1]))
 
 
@@ -171,12 +170,12 @@ def weight_gradient(g: np.ndarray, w: np.ndarray, rule: str = "paper") -> np.nda
 
 
 def output_size(size: int, kernel: int, stride: int, padding: int) -> int:
-    """Number of places where the kernel fits: floor((size + 2 padding - kernel) / stride) + 1."""
+    """Return the number of places where the kernel fits: floor((size + 2 padding - kernel) / stride) + 1."""
     return (size + 2 * padding - kernel) // stride + 1
 
 
 def pad_border(x: np.ndarray, padding: IntOrPair, value: float) -> np.ndarray:
-    """x (N, H, W, C) with `padding` rows and columns of `value` on each side."""
+    """Return x (N, H, W, C) with `padding` rows and columns of `value` on each side."""
     (ph, pw), (n, h, w, c) = pair(padding), x.shape
     out = np.full((n, h + 2 * ph, w + 2 * pw, c), value, np.float64)
     out[:, ph : ph + h, pw : pw + w] = x
@@ -245,7 +244,7 @@ def xnor_conv2d_forward(
 ) -> np.ndarray:  # fmt: skip
     """conv(sign(x), W~) with W~ = alpha(w) sign(w), or sign(w) when scale is False (integer counts).
 
-    The border takes part as pad_value: with 0 a padded tap adds nothing, with +-1 it is an ordinary sign.
+    The border holds pad_value: with 0 a padded tap adds nothing, with +1 or -1 it is an ordinary sign.
     """
     weights = binary_weight(w) if scale else sign(w)
     return conv2d_forward(sign(x), weights, stride=stride, padding=padding, pad_value=pad_value)
@@ -305,7 +304,7 @@ def batchnorm_backward(
 
 
 def pool_output_size(size: int, window: int, stride: int, padding: int, ceil: bool = False) -> int:
-    """As output_size; with ceil, an incomplete last window counts too if it starts before the far border."""
+    """As output_size; with ceil, an incomplete last window counts, too, if it starts before the far border."""
     if not ceil:
         return output_size(size, window, stride, padding)
     count = math.ceil((size + 2 * padding - window) / stride) + 1
@@ -317,8 +316,8 @@ def pool_windows(
 ) -> Iterator[tuple[int, int, int, list[tuple[int, int]]]]:
     """Yields (n, i, j, taps): the output position and the (row, column) of x under the window, row-major.
 
-    Only taps inside x are listed: those in the border hold -inf for max pooling and 0 for average pooling,
-    and neither ever changes the result.
+    Only taps inside x are listed: those in the border hold -inf for max pooling and 0 for average pooling, which
+    never changes the result.
     """
     (kh, kw), (sh, sw), (ph, pw) = pair(size), pair(stride), pair(padding)
     height, width = x.shape[1:3]
@@ -332,7 +331,7 @@ def pool_windows(
 def pool_output(
     x: np.ndarray, size: IntOrPair, stride: IntOrPair, padding: IntOrPair, ceil: bool = False
 ) -> np.ndarray:
-    """An empty output of the shape the pooling functions share."""
+    """Return an empty output, of the shape that all pooling functions share."""
     (kh, kw), (sh, sw), (ph, pw) = pair(size), pair(stride), pair(padding)
     out_h = pool_output_size(x.shape[1], kh, sh, ph, ceil)
     return np.empty((len(x), out_h, pool_output_size(x.shape[2], kw, sw, pw, ceil), x.shape[3]))
@@ -353,7 +352,7 @@ def max_pool_forward(
 def max_pool_backward(
     dout: np.ndarray, x: np.ndarray, size: IntOrPair, stride: IntOrPair, padding: IntOrPair = 0, ceil: bool = False
 ) -> np.ndarray:
-    """The whole gradient of an output goes to the tap that won: the first one, row-major, among equals."""
+    """The whole gradient of an output goes to the tap that won; among equals that is the first, row by row."""
     x = np.asarray(x, np.float64)
     dx = np.zeros_like(x)
     for n, i, j, taps in pool_windows(x, size, stride, padding, ceil):

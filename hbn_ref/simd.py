@@ -1,8 +1,9 @@
 """The products of `kernels` once more, with the processor's vector registers held by hand.
 
 A compiler given the plain loops decides for itself what stays in registers, and often sends its sums to memory and
-back. Here a sum is a **block**: ``rows`` output pixels times ``lanes`` output channels, one variable, in registers
-from the first product to the last. Each step reads ``lanes`` weights once for all rows, and one input for each row:
+back. Here a sum is a **block** of ``rows`` output pixels times ``lanes`` output channels. It is one variable, and stays
+in registers from the first product to the last. Each step reads ``lanes`` weights once for all rows, and one input for
+each row:
 
                        lanes = 8 channels, one register
                      +-----------------------------------+
@@ -11,11 +12,11 @@ from the first product to the last. Each step reads ``lanes`` weights once for a
     x of pixel m+2   |  nothing is stored before the end |
                      +-----------------------------------+
 
-The product is ``x * w`` for floats and ``popcount(x ^ w)`` for bits. Counting is what processors differ in. Only
-AVX-512 counts the ones of whole words. Others count them in bytes or look them up, half a byte (16 cases) at a time,
-and then have the eight bytes of each word to add. So there a lane is a **byte**: 8 bits of one channel, with 8 bits of
-the next channel beside it, and its counts go into one byte, too. That holds the ones of 31 bytes, so every three words
-(24 bytes) it is added to a sum of 16 bits, and that to one of 32 every thousand words. With AVX2 the XOR disappears:
+The product is ``x * w`` for floats and ``popcount(x ^ w)`` for bits. Processors differ in how they count. Only AVX-512
+counts the ones of whole words. Others count them in bytes, or look them up, half a byte (16 cases) at a time; then they
+must add the eight bytes of each word. So there a lane is a **byte**: 8 bits of one channel, beside 8 bits of the next
+channel, and its counts go into one byte, too. A byte can hold the ones of 31 bytes. So every three words (24 bytes) it
+is added to a sum of 16 bits, and every thousand words that is added to one of 32 bits. With AVX2 the XOR disappears:
 each of the 256 bytes that x may be has tables of its own, which say how many ones ``x ^ w`` has.
 
 ===============================  ======================================================  ========  ===============
@@ -32,10 +33,11 @@ no vectors                       xor, count, add                                
 
 Numba has no vector type, but lets us add one: `Block` tells it that such a variable is LLVM's ``[rows x <lanes x T>]``,
 and each ``@intrinsic`` below tells it what LLVM code one operation on a block becomes. LLVM then splits ``lanes`` over
-as many registers as it takes: 64 bytes are two of AVX2. A block that does not fit the processor's registers would
-go to memory at every step, so there is a size for each kind of processor (`COUNTS`, `FLOATS`).
-The kernels at the end read like any Numba code, take what their plain twins in `kernels` take, and return the same:
-integers exactly, floats up to the rounding of a sum. `engine.run` puts them in their twins' place.
+as many registers as it takes: 64 bytes are two of AVX2. A block that does not fit the processor's registers would go to
+memory at every step, so there is a size for each kind of processor (`COUNTS`, `FLOATS`).
+
+The kernels at the end read like any Numba code. They take what their plain twins in `kernels` take, and return the
+same: integers exactly, floats up to the rounding of a sum. `engine.run` puts them in their twins' place.
 """
 
 import re
@@ -53,11 +55,11 @@ from numba.extending import intrinsic, models, register_model
 
 from .compiler import compiled
 
-CHUNK, TERMS = 480, 240  # output pixels, products of a sum, at a time: what they read stays in the cache
+CHUNK, TERMS = 480, 240  # output pixels, and products of a sum, at a time: so what they read stays in the cache
 _I8, _I32, _I64 = (ir.IntType(bits) for bits in (8, 32, 64))
 
-# (rows, lanes) of a block for tiles of 64 and of 32 channels: of counts by the way to count, of floats by the bits of a
-# register. There are 32 registers of 512 bits (AVX-512), 16 of 256 (AVX2), 32 of 128 (NEON).
+# (rows, lanes) of a block, for tiles of 64 and of 32 channels. Blocks of counts depend on the way to count, blocks of
+# floats on the bits of a register. There are 32 registers of 512 bits (AVX-512), 16 of 256 (AVX2), 32 of 128 (NEON).
 COUNTS = {"words": ((2, 64), (4, 32)), "lookup": ((4, 64), (4, 32)), "bytes": ((4, 64), (4, 32))}
 FLOATS = {512: ((6, 64), (8, 32)), 256: ((6, 16), (6, 16)), 128: ((6, 16), (6, 16))}
 FEW, MANY = 3, 1020  # words whose ones a byte can count, and 16 bits: 8 * 8 * 1020 < 2^16; the second a multiple
@@ -65,7 +67,7 @@ FEW, MANY = 3, 1020  # words whose ones a byte can count, and 16 bits: 8 * 8 * 1
 
 @lru_cache(maxsize=1)
 def _processor() -> tuple[int, str]:
-    """(`register_bits`, `counting`). Nobody knows better than the compiler: have it count the ones of 8 words."""
+    """(`register_bits`, `counting`). The compiler knows best: see how it counts the ones of 8 words."""
     triple, name, features = cpu_target.target_context.codegen().magic_tuple()
     machine = llvm.Target.from_triple(triple).create_target_machine(cpu=name, features=features)
     module = llvm.parse_assembly(
@@ -79,12 +81,12 @@ def _processor() -> tuple[int, str]:
 
 
 def register_bits() -> int:
-    """Bits of a vector register on this processor, 0 if it has none that would help."""
+    """Return the bits of a vector register of this processor, or 0 if it has none that would help."""
     return _processor()[0]
 
 
 def counting() -> str:
-    """The best way to count on this processor: "words", "lookup" (bytes, tables for each byte of x) or "bytes"."""
+    """Return the best way to count on this processor: "words", "bytes" or "lookup" (bytes, in tables)."""
     return _processor()[1]
 
 

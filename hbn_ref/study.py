@@ -1,8 +1,8 @@
 """Top floor, study: the paper's experiment from end to end.
 
-Train the variants, measure on the trained fully binary network where binarizing the inputs hurts, choose layers, train
-that hybrid, and put accuracy beside cost. Test drawings are opened once a variant, after its last epoch; the layers
-are chosen on validation drawings.
+Train the variants. On the trained fully binary network, measure where binarizing the inputs hurts. Choose layers, train
+that hybrid, and put accuracy beside cost. The layers are chosen on validation drawings. The test drawings are opened
+once per variant, after its last epoch.
 
 `run` takes arrays and functions, not paths: any object with the attributes of `data_tools.Dataset` will do.
 """
@@ -26,10 +26,10 @@ from .checks import one_of, real_number
 REPORT_FORMAT = "hbn_ref study 1"
 HYBRID_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 LEARNING_RATE = 0.003
-START, BINARY_INPUTS = ("fprec", "wbin"), ("fbin", "hybrid")  # variants whose weights others may begin with; the others
-RECIPE_OPTIONS = ("start", "distillation")  # of the recipe that one named hybrid may have otherwise
-WEIGHT_DECAY = {"fprec": 1e-4}  # binary weights have none: see train.Optimizer
-RATIO, CLUSTERS = 0.4, 3  # share of the binarizable layers that may stay real (README: choices); the P to begin with
+START, BINARY_INPUTS = ("fprec", "wbin"), ("fbin", "hybrid")  # the others may begin with the first two's weights
+RECIPE_OPTIONS = ("start", "distillation")  # parts of the recipe that a named hybrid may change
+WEIGHT_DECAY = {"fprec": 1e-4}  # of binary weights: none, see train.Optimizer
+RATIO, CLUSTERS = 0.4, 3  # share of the binarizable layers that may stay real (README: choices); P to begin with
 TABLE = {
     "variant": "variant", "top1": "top-1 %", "top5": "top-5 %", "macs_real": "real MACs", "macs_binary": "binary MACs",
     "equivalent_ops": "equivalent ops", "weight_bytes": "weight bytes", "ms_per_image": "ms/image",
@@ -55,9 +55,9 @@ def machine() -> dict[str, Any]:
 def milliseconds_per_image(
     model: layers.Sequential, packed: deploy.PackedNetwork, x: np.ndarray, repeats: int = 30
 ) -> list[float]:
-    """Median times in ms of one image, in turn: an evaluation forward pass with weights packed beforehand, and packed.
+    """Median times of one image in ms, on one thread: the model with weights packed beforehand, and the packed network.
 
-    One thread.
+    The two take turns.
     """
     calls = (lambda: model.forward(x[:1]), lambda: packed(x[:1]))
     seconds: tuple[list[float], list[float]] = ([], [])
@@ -69,12 +69,12 @@ def milliseconds_per_image(
 
 
 def pack_hits(hits: np.ndarray) -> str:
-    """Return bool (count,) as a report holds it: 8 to a byte, in hex; `unpack_hits` takes it back."""
+    """Return bool (count,) as a report holds it: 8 per byte, in hex. `unpack_hits` is its inverse."""
     return np.packbits(hits).tobytes().hex()
 
 
 def unpack_hits(entry: dict[str, Any]) -> np.ndarray:
-    """Return bool (count,): which test drawings a network recognised; a report holds 8 to a byte, in hex."""
+    """Return bool (count,): which test drawings a network recognised, from what `pack_hits` made."""
     packed = np.frombuffer(bytes.fromhex(entry["hits"]), np.uint8)
     return np.unpackbits(packed, count=entry["count"]).astype(bool)
 
@@ -89,7 +89,7 @@ def choose_layers(
     -------
     rows : list of dict
         layer, number, error, macs, score, kept_real for each layer with binary inputs
-    gamma : float, the one used
+    gamma : float, the one that was used
     """
     errors = hybrid.binarization_errors(model, batches, form)
     costs = [row for row in cost.table(model)["layers"] if row["layer"] in errors]
@@ -108,7 +108,7 @@ def choose_layers(
 
 
 class Study:
-    """One study and its folder: what is finished stands in progress.json, what is running in a checkpoint."""
+    """One study and its folder. progress.json holds what is finished, a checkpoint what is running."""
 
     def __init__(
         self, data: Any, out: files.PathLike, settings: dict[str, Any], command: str = "", progress: bool = True
@@ -153,17 +153,17 @@ class Study:
         )  # fmt: skip
 
     def _untrained(self, variant, options):
-        """The network of a variant as its training begins."""
+        """Return the network of a variant as it is when training begins."""
         model, start = self.build(variant, **_without_recipe(options)), options.get("start", self.settings["start"])
         if start is not None and variant in BINARY_INPUTS:
             models.start_from(model, models.load(self.out / f"{start}.npz")[0])
         return model
 
     def train(self, name: str, variant: str, **options: Any) -> None:
-        """Train and judge one network unless that is done; its files and its entry in the report are written."""
+        """Train and judge one network, unless that is done; write its files and its entry in the report."""
         path, packed_path, checkpoint = (self.out / f"{name}{end}.npz" for end in ("", "-packed", ".checkpoint"))
         if name in self.report["variants"] and packed_path.exists() and (path.exists() or not self._keeps(name)):
-            checkpoint.unlink(missing_ok=True)  # the last run may have ended just before this
+            checkpoint.unlink(missing_ok=True)  # if the last run ended just before it deleted this
             return
         data, s = self.data, self.settings
         model, share = self._untrained(variant, options), options.get("distillation", self.settings["distillation"])
@@ -194,7 +194,7 @@ class Study:
         checkpoint.unlink(missing_ok=True)
 
     def _keeps(self, name):
-        """Whether a network's latent weights stay; fbin's are measured, fprec's teach, others may begin with some."""
+        """Whether a network's latent weights are kept: fbin is measured, fprec teaches, others may begin with some."""
         starts = {options.get("start") for options in self.settings["hybrids"].values()}
         return self.settings["latent"] or name in {"fbin", "fprec", self.settings["start"], *starts}
 
@@ -231,16 +231,16 @@ class Study:
 
     @contextmanager
     def opened(self) -> Iterator[None]:
-        """Keep the folder for this process during the block, and take up what was done there before."""
+        """Keep the folder for this process during the block, and go on with what was done there before."""
         self.out.mkdir(parents=True, exist_ok=True)
         with files.alone(self.out):
             self._resume()
             if not self.finished:
-                self._save()  # a folder that cannot be written shows now, not after the first network
+                self._save()  # fail now if the folder cannot be written, not after the first network
             yield
 
     def run(self, finish: Callable[[dict[str, Any]], Any] | None = None) -> dict[str, Any]:
-        """Do all that is not yet done, and return the report."""
+        """Do what is not yet done, and return the report."""
         with self.opened():
             if not self.finished:
                 self._train_all()
@@ -269,7 +269,7 @@ def _without_recipe(options):
 
 
 def settings_of(data: Any, **settings: Any) -> dict[str, Any]:
-    """Return what a study's networks follow from: the settings as given, and what the data are."""
+    """Return what decides a study's networks: the settings as given, and what the data are."""
     about = {
         "preprocessing": data.preprocessing, "augmentation": files.plain(getattr(data, "augmentation", None)),
         "drawings": [len(part[1]) for part in (data.train, data.validation, data.test)],
@@ -293,29 +293,31 @@ def run(
     ----------
     data : an object like data_tools.Dataset
         name, classes, train, validation, test (pairs of images and labels), preprocessing (size, channels, ...),
-        training_batch(images, rng), evaluation_batch(images); ten_crops(images) where asked for; augmentation, if it
-        has one, is noted in the report
+        training_batch(images, rng), evaluation_batch(images); with ten_crops also ten_crops(images). The report notes
+        its augmentation, if it has one
     out : path of a folder
     model : a network of chapter 5 by its name, or a definition
     epochs, batch, seed, lr, schedule, smoothing : see `train.fit`
     last_layer : {"real", "binary", "both"}
-        Weights of the classifier, but for fprec's; "both" trains the chosen hybrid a second time, with binary ones.
+        Weights of the classifier in all variants but fprec; "both" trains the chosen hybrid a second time, with binary
+        ones.
     width, rule, estimator : see `models.build`
-    variants : the ones to train; a hybrid needs fbin, which is added
+    variants : the ones to train; a hybrid adds fbin, which it needs
     ratio, clusters, gamma, form : see `hybrid.partition`, `hybrid.metric` and `hybrid.binarization_error`
     distillation : float
-        Above 0, the trained fprec network teaches the others, with this share: see `train.soft_target`.
+        If above 0, the trained fprec network teaches the others, with this share: see `train.soft_target`.
     start : {"fprec", "wbin"} or None
         Networks with binary inputs (fbin, hybrids) begin with the trained weights of this variant, see
-        `models.start_from`; None begins with random ones. Two stages, weights first, as in Zhuang et al. 2018.
+        `models.start_from`; with None they begin with random ones. These are two stages, weights first, as in Zhuang et
+        al. 2018.
     hybrids : dict {name: {"keep_real": layers, "last_layer": "real" or "binary"}}
-        Further hybrids, with layers named instead of chosen; with "start" and "distillation" of their own where wanted.
+        Further hybrids, with layers that are named, not chosen. They may have "start" and "distillation" of their own.
     ten_crops : bool
         Judge with ten crops, too.
     latent : bool
-        False keeps the packed networks only, and the latent weights of fbin and fprec.
+        False keeps the packed networks, and of latent weights only those of fbin and fprec.
     finish : function (report), or None
-        Called last, while no other process may write into the folder: for what else is to be written there.
+        Called at the end, while no other process may write into the folder: to write there, too.
 
     Returns
     -------
@@ -326,7 +328,7 @@ def run(
     Raises
     ------
     files.FileError
-        The folder holds a study with other settings, or a damaged file, or another process writes into it.
+        The folder holds a study with other settings or a damaged file, or another process writes into it.
     """
     if not variants:
         raise ValueError(f"variants: expected some of {', '.join(models.VARIANTS)}, got none")
@@ -346,7 +348,7 @@ def run(
         hybrids=files.plain(hybrids or {}), ten_crops=ten_crops, latent=latent,
     )  # fmt: skip
     study = Study(data, out, settings, command, progress)
-    hybrid.partition([1.0, 2.0], ratio, clusters)  # refuse bad values now, not after an hour of training
+    hybrid.partition([1.0, 2.0], ratio, clusters)  # refuse bad values now, not after an hour
     for variant in settings["variants"]:
         study.build(variant, init=False)
     for name, options in settings["hybrids"].items():
@@ -386,7 +388,7 @@ def table(report: dict[str, Any]) -> str:
 
 
 def load_report(path: files.PathLike) -> dict[str, Any]:
-    """Read a report written by `run`; FileError where it is none."""
+    """Read a report written by `run`; a FileError if it is none."""
     report = files.read_json(path)
     number_or_none: Any = (float, int, type(None))
     wanted = {"variants": dict, "metric": list, "settings": dict, "seed": int, "gamma": number_or_none}
@@ -401,13 +403,13 @@ def load_report(path: files.PathLike) -> dict[str, Any]:
 
 
 def over_seeds(reports: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Mean top-1 of each variant over studies that differ in the seed only, with standard errors.
+    """Return the mean top-1 of each variant, with standard errors, over studies that differ in nothing but the seed.
 
     Returns
     -------
     list of dict
         variant, runs, top1 (mean, per cent), top1_se (standard error of the mean), minus_fprec and minus_fbin (mean
-        paired differences) with their _se; None where there is one run only, or no partner
+        paired differences) with their _se; None if there is only one run, or no partner
     """
     first = reports[0]
     wanted = _but_for_the_seed(first)
@@ -432,7 +434,7 @@ def over_seeds(reports: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _but_for_the_seed(report):
-    """A report's settings without what another seed changes."""
+    """A report's settings, without those that another seed changes."""
     settings = {key: value for key, value in report["settings"].items() if key not in ("seed", "checksum")}
     preprocessing = settings.get("preprocessing", {})
     return settings | {"preprocessing": {key: v for key, v in preprocessing.items() if key != "split_seed"}}
@@ -444,7 +446,7 @@ def standard_error(values: np.ndarray) -> float | None:
 
 
 def paired(ours: dict[str, Any], theirs: dict[str, Any]) -> tuple[float, float | None]:
-    """Top-1 of one network minus that of another, over the seeds that both have and the same test drawings.
+    """Return top-1 of one network minus that of another, over the seeds that both have and the same test drawings.
 
     Parameters
     ----------
@@ -454,7 +456,7 @@ def paired(ours: dict[str, Any], theirs: dict[str, Any]) -> tuple[float, float |
     -------
     difference : float, in points
     error : float
-        Standard error of it, from the spread over drawings of the mean (over seeds) difference of their hits.
+        Its standard error: average the difference of the hits over the seeds, and take the spread over the drawings.
     """
     rows = [
         100.0 * (unpack_hits(entry).astype(int) - unpack_hits(theirs[seed]))
@@ -465,7 +467,7 @@ def paired(ours: dict[str, Any], theirs: dict[str, Any]) -> tuple[float, float |
 
 
 def with_error(value: float, error: float | None) -> str:
-    """Return "84.1 +- 0.3", or "84.1" where there is no error."""
+    """Return "84.1 +- 0.3", or "84.1" if there is no error."""
     return f"{value:.1f}" + ("" if error is None else f" +- {error:.1f}")
 
 

@@ -4,12 +4,13 @@ A server of the standard library on this machine's loopback, for one page, put t
 
     GET /            the page
     GET /about       what the networks are, and the limits of a drawing
-    GET /tutorials/NAME    a notebook, where this package runs from its repository
+    GET /tutorials/NAME    a notebook, if this package runs from its repository
     POST /predict    {"strokes": [[[x, y], ...], ...], "width": 1.0, "look": 0}: for each network the likeliest classes
                      and the time, and what enters the layers of network number `look`
 
-Any page in a browser may send requests to this machine, and any program on it may send anything at all. So a request
-counts only with this server's own Host and Origin, and what is not as expected gets a 4xx with a line that says why.
+Any page in a browser may send requests to this machine, and any program on it may send anything at all. So the server
+answers only requests with its own Host and Origin. To anything else that it does not expect it answers 4xx, with a line
+that says why.
 
 `answers` checks a drawing and answers it, `server` speaks with browsers.
 """

@@ -12,18 +12,18 @@ from .. import deploy, gallery, hybrid
 
 TOP = 3  # classes in an answer
 MAX_MAPS = 32  # feature maps shown of each layer
-MAX_POINTS_OF_MAPS = 256  # where a map is one value, as many of them
-DARKEST = 2.0  # a real value of this much or more is black, minus as much white, 0 a grey
+MAX_POINTS_OF_MAPS = 256  # so many, if a map is one value
+DARKEST = 2.0  # this and larger values are black, -2 and less white, 0 is grey
 MAX_STROKES, MAX_POINTS = 500, 20_000
 MAX_DEPTH = 8  # of brackets within brackets; a drawing needs 4
-RANGE = (-1.0, 2.0)  # of x and y: the paper is 0..1, and a stroke may leave it
-WIDTHS = (0.25, 4.0)  # of the pen, as a multiple of the one in training
-PEN = 1.5 / 72  # that one, as a share of the square: 1.5 pixels of the 72 that a drawing is stored at
+RANGE = (-1.0, 2.0)  # of x and y: the paper is 0 to 1, and a stroke may leave it
+WIDTHS = (0.25, 4.0)  # of the pen: multiples of the one in training
+PEN = 1.5 / 72  # the pen in training, as a share of the square: 1.5 of the 72 pixels that are stored
 Prepare = Callable[[list[np.ndarray], dict[str, Any], float], np.ndarray]  # (strokes, preprocessing, width) -> input
 
 
 class Refused(Exception):
-    """A request that is not answered: the status, and one line that says what was expected."""
+    """A request is refused: a status, and one line that says what was expected."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -34,7 +34,7 @@ class Refused(Exception):
 
 
 def _object(pairs):
-    """What json calls for each {...}: a name given twice would silently win or lose."""
+    """json calls this for each {...}: otherwise a name that is given twice would win or lose in silence."""
     if len({name for name, _ in pairs}) < len(pairs):
         raise ValueError("a name stands twice in an object")
     return dict(pairs)
@@ -45,7 +45,7 @@ def _constant(name):
 
 
 def _json(body):
-    """The content of a JSON text, every number a float; deep nesting is refused before it can hurt the parser."""
+    """The content of a JSON text, with floats for numbers. Deep nesting is refused before it can hurt the parser."""
     letters = np.frombuffer(body, np.uint8)
     opening, closing = np.isin(letters, list(b"[{")), np.isin(letters, list(b"]}"))
     if (np.cumsum(opening, dtype=np.int64) - np.cumsum(closing, dtype=np.int64)).max(initial=0) > MAX_DEPTH:
@@ -66,7 +66,7 @@ def _stroke(index, points):
         if type(point) is not list or len(point) != 2 or type(point[0]) is not float or type(point[1]) is not float:
             raise Refused(400, f"{where}[{k}]: expected two numbers, [x, y]")
     stroke = np.array(points, np.float64)
-    if not ((stroke >= RANGE[0]) & (stroke <= RANGE[1])).all():  # an infinite number fails, too
+    if not ((stroke >= RANGE[0]) & (stroke <= RANGE[1])).all():  # so infinity fails, too
         raise Refused(400, f"{where}: expected x and y from {RANGE[0]:g} to {RANGE[1]:g}; the paper is 0 to 1")
     return stroke
 
@@ -121,14 +121,14 @@ def feature_maps(name: str, values: Any, bits: Any, usual: Any = None) -> dict[s
     values, bits : (1, H, W, C), or None
         As of `deploy.PackedNetwork.look`.
     usual : (mean, deviation) per channel, or None
-        Of a layer with real inputs, see `gallery.usual_inputs`: what a BatchNorm would do to them before a sign.
+        Of a layer with real inputs, see `gallery.usual_inputs`: what a BatchNorm would take off before a sign.
 
     Returns
     -------
     dict
         name, height, width, channels; inputs, "real" or "binary"; ones, the share of signs that are +1; maps, the signs
-        of each map row by row, 8 to a byte; levels, its values in a byte each (`DARKEST` is 255), and error, the
-        binarization error E of all values; both None where there are no values.
+        of each map row by row, 8 per byte; levels, its values, one byte each (`DARKEST` is 255); error, E of all
+        values. Without values, levels and error are None.
     """
     inputs = "binary" if bits is not None else "real"
     if usual is not None:
@@ -159,10 +159,10 @@ def _picture(x):
 def predict(
     networks: Sequence[gallery.Shown], prepare: Prepare, strokes: list[np.ndarray], width: float = 1.0, look: int = 0
 ) -> dict[str, Any]:
-    """Return the answer to a drawing, ready for JSON; Refused where a network would see bare paper."""
+    """Return the answer to a drawing, ready for JSON; Refused if a network would see bare paper."""
     if look >= len(networks):
         raise Refused(400, f"look: expected the number of a network, 0 to {len(networks) - 1}")
-    inputs: dict[str, np.ndarray] = {}  # networks prepared for alike share one
+    inputs: dict[str, np.ndarray] = {}  # networks with the same preprocessing share one
     answers = []
     for shown in networks:
         packed = shown.packed
@@ -184,7 +184,7 @@ def predict(
 
 
 def _inside(shown, inputs):
-    """What a network sees, and what enters the layers that might be binary, or are."""
+    """What a network sees, and what enters the layers that are binary or could be."""
     x = inputs[json.dumps(shown.packed.preprocessing, sort_keys=True)]
     may = {row["name"] for row in shown.layers if row["binarizable"]}
     _, seen = shown.packed.look(x)

@@ -1,4 +1,4 @@
-"""The server: the page put together, requests checked one by one, a thread for each."""
+"""The server: it puts the page together, checks each request, and has a thread for each."""
 
 import base64
 import hashlib
@@ -30,7 +30,7 @@ from .answers import MAX_POINTS, MAX_STROKES, PEN, WIDTHS, Prepare, Refused, par
 MAX_BODY = 256 * 1024  # bytes
 TIMEOUT = 10.0  # seconds for a whole request to arrive, then again for the answer to leave
 MAX_CONNECTIONS = 64  # at the same time; a page needs two
-PATIENCE = 0.5  # seconds that one more waits for its turn before it is told to come again
+PATIENCE = 0.5  # seconds that one more waits for its turn, before it is sent away
 HEADERS = {
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
@@ -48,7 +48,7 @@ log = logging.getLogger(__name__)
 
 
 class _Arriving(io.RawIOBase):
-    """What comes from a socket until a moment: who sends a byte now and then gets no longer for it."""
+    """What comes from a socket before a deadline: it does not move for those who send a byte now and then."""
 
     def __init__(self, connection):
         self.connection, self.until = connection, time.monotonic() + TIMEOUT
@@ -65,7 +65,7 @@ class _Arriving(io.RawIOBase):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """One connection, one request (HTTP/1.0): nothing left over can be taken for the next one."""
+    """One connection for one request (HTTP/1.0): nothing that is left over can be taken for the next one."""
 
     server: "_Server"
     server_version, sys_version = "hbn_ref", ""
@@ -80,7 +80,7 @@ class _Handler(BaseHTTPRequestHandler):
         """A line for each request would bury the server's own."""
 
     def send_error(self, code, message=None, explain=None):
-        """What http.server calls for a request that it cannot read."""
+        """http.server calls this for a request that it cannot read."""
         status = {501: 405, 505: 400}.get(code, code)
         default = "expected GET / or POST /predict" if status == 405 else http.HTTPStatus(status).phrase
         self._answer(status, {"error": default if status == 405 else str(message or default)[:200]})
@@ -101,13 +101,13 @@ class _Handler(BaseHTTPRequestHandler):
             status, content = 408, {"error": f"expected the whole request within {TIMEOUT:g} s"}
         except ConnectionError:
             return
-        except Exception:  # whatever it is, the next drawing shall be answered
+        except Exception:  # whatever it is, answer the next drawing
             log.exception("draw page: a request failed")
             status, content = 500, {"error": "the server made a mistake; its terminal says which"}
         self._answer(status, content)
 
     def _answer(self, status, content):
-        """Send what `_File` says as it is, anything else as JSON in one line."""
+        """Send a `_File` as it is, and anything else as JSON in one line."""
         if not isinstance(content, _File):
             content = _File("application/json", json.dumps(content).encode("ascii") + b"\n")
         body = content.body
@@ -143,7 +143,7 @@ class _Handler(BaseHTTPRequestHandler):
         return values[0].strip()
 
     def _check_sender(self):
-        """Own Host only: a foreign name that resolves to this machine is an attack. Own Origin only."""
+        """Refuse any Host or Origin but our own: a foreign name that resolves to this machine is an attack."""
         host = self._header("Host", 400, "this server's address")
         if not self.server.is_own(host):
             raise Refused(403, f"Host: expected this server's address, such as 127.0.0.1:{self.server.server_port}")
@@ -196,9 +196,9 @@ class _File:
 
 
 def assemble(folder: Any = PAGE) -> tuple[bytes, str]:
-    """Return the page, its scripts and style sheets put in, and the policy that lets a browser run these and no others.
+    """Return the page with its scripts and style sheets inside, and the policy that lets a browser run these alone.
 
-    One request brings all of it: a page never stands there with half of its scripts.
+    One request brings all of it: no page ever has half of its scripts.
     """
     hashes: dict[str, list[str]] = {kind: [] for kind in PARTS}
     text = folder.joinpath("page.html").read_text(encoding="utf-8")
@@ -208,7 +208,7 @@ def assemble(folder: Any = PAGE) -> tuple[bytes, str]:
             part = folder.joinpath(found[1]).read_text(encoding="utf-8")
             digest = base64.b64encode(hashlib.sha256(part.encode()).digest()).decode("ascii")
             hashes[kind].append(f"'sha256-{digest}'")
-            return f"<{kind}>{part}" + ("</style>" if kind == "style" else "")  # a script's end tag stands there
+            return f"<{kind}>{part}" + ("</style>" if kind == "style" else "")  # the page has a script's end tag
 
         text = re.sub(pattern, inline, text)
     return text.encode(), POLICY.format(**{kind: " ".join(found) for kind, found in hashes.items()})
@@ -221,10 +221,10 @@ BUSY = (
 
 
 class _Server(ThreadingHTTPServer):
-    """A thread for each connection, a bounded number of them; one lock around the kernels."""
+    """A thread for each connection, up to a number of them, and one lock around the kernels."""
 
     request_queue_size = MAX_CONNECTIONS
-    allow_reuse_address = os.name != "nt"  # there it would let a second server take the same port
+    allow_reuse_address = os.name != "nt"  # there, a second server could take the same port
 
     def __init__(self, networks, prepare, host, port, allow_remote, rest):
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -250,11 +250,11 @@ class _Server(ThreadingHTTPServer):
         super().__init__((host, port), _Handler)
 
     def server_bind(self):
-        socketserver.TCPServer.server_bind(self)  # http.server would also ask a name server for our name
+        socketserver.TCPServer.server_bind(self)  # http.server would ask a name server for our name
         self.server_name, self.server_port = self.host, self.server_address[1]
 
     def is_own(self, host):
-        """Whether a Host header names this server: loopback, or what it was bound to; remotely any plain address."""
+        """Whether a Host header names this server: loopback, its own host, or with `allow_remote` any plain address."""
         name, _, port = host.rpartition(":") if re.search(r":[0-9]+$", host) else (host, ":", "80")
         name = name.lower()
         if int(port[:6]) != self.server_port:
@@ -273,7 +273,7 @@ class _Server(ThreadingHTTPServer):
             return
         try:
             super().process_request(request, client_address)
-        except BaseException:  # no thread was started that would give it back
+        except BaseException:  # no thread has started that would release it
             self.free.release()
             raise
 
@@ -294,12 +294,12 @@ class _Server(ThreadingHTTPServer):
             self.free.release()
 
     def handle_error(self, request, client_address):
-        if not isinstance(sys.exc_info()[1], OSError):  # one that broke is the client's affair
+        if not isinstance(sys.exc_info()[1], OSError):  # a broken connection is the client's affair
             log.exception("draw page: a connection failed")
 
 
 def _address(host):
-    """The IP address that a host is written as, or None; IPv6 with or without its brackets."""
+    """The IP address that a host is written as, or None. IPv6 may have brackets or not."""
     try:
         return ipaddress.ip_address(host[1:-1] if host.startswith("[") and host.endswith("]") else host)
     except ValueError:
@@ -315,13 +315,13 @@ def make_server(
     networks: Sequence[gallery.Shown], prepare: Prepare, host: str = "127.0.0.1", port: int = 0, *,
     allow_remote: bool = False, rest: Sequence[str] = (),
 ) -> _Server:  # fmt: skip
-    """Return the server of the draw page, bound and not yet serving; `server_address` tells the port.
+    """Return the server of the draw page, which is bound and does not serve yet; `server_address` tells the port.
 
     Parameters
     ----------
     networks : list of gallery.Shown
-        Of the same classes. A `packed` may be anything that is called as a deploy.PackedNetwork is, with its `classes`,
-        `preprocessing`, `spec`, `none_of_these` and `look`.
+        Of the same classes. A `packed` may be anything that can be called like a deploy.PackedNetwork, and has its
+        `classes`, `preprocessing`, `spec`, `none_of_these` and `look`.
     prepare : function
         prepare(strokes, preprocessing, width) returns a network's input, float32 (1, size, size, channels).
     host, port : str, int
@@ -354,7 +354,7 @@ def serve(
 ) -> None:  # fmt: skip
     """Serve the draw page until Ctrl-C. Arguments and errors as for `make_server`."""
     with make_server(networks, prepare, host, port, allow_remote=allow_remote, rest=rest) as server:
-        server.predict([np.array([[0.3, 0.3], [0.7, 0.7]])])  # compiles what the first stroke would wait for
+        server.predict([np.array([[0.3, 0.3], [0.7, 0.7]])])  # compile now what the first stroke would wait for
         shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
         url = f"http://{shown}:{server.server_port}/"
         print(f"draw at {url} (Ctrl-C ends it)", flush=True)

@@ -14,9 +14,9 @@ check_threshold           fn(alpha, scale, shift, n, relu) -> t, flip           
 check_vjp                 any forward pass and its backward pass, in float64
 ========================  ====================================================  ==============================
 
-Each is silent when all is well and raises AssertionError at the first case that fails. Small cases run first, of about
-one size the plainest (stride 1, no padding, square), so that this is also the easiest one to look into. They are the
-same on every machine. The truth is hbn_ref.reference.
+Each is silent when all is well, and raises AssertionError at the first case that fails. Small cases run first, and
+among those of about one size the plainest (stride 1, no padding, square): so the first failure is also the easiest to
+look into. The cases are the same on every machine. The truth is hbn_ref.reference.
 
     >>> import numpy as np
     >>> from hbn_ref import testing
@@ -34,27 +34,27 @@ same on every machine. The truth is hbn_ref.reference.
 Every check but check_vjp takes
 
 * ``level``: "quick" (200 cases, 2 seconds), "default" (all) or "full" (with the layers of the six networks);
-* ``where``: a function of the case, for a kernel that does only some: ``where=lambda case: case.stride == 1``. One
-  that raises NotImplementedError is excused from that case. How many were left out is printed;
-* ``cases``: cases of your own, or of `layer_cases`, in the place of the table;
-* ``max_cases``: so many, spread over all kinds;
+* ``where``: a function of the case, for a kernel that does only some: ``where=lambda case: case.stride == 1``. A
+  kernel that raises NotImplementedError is excused from that case. The check prints how many cases were left out;
+* ``cases``: cases of your own, or of `layer_cases`, instead of the table;
+* ``max_cases``: at most so many, spread over all kinds;
 * ``without``: names of values to leave out, such as `HARD`;
-* ``repeat``: so many calls back to back with the same arrays: what finds races;
+* ``repeat``: so many calls back to back with the same arrays, which finds races;
 * ``report``: True runs all cases, and then tells what those that fail have in common.
 
 With pytest: ``@pytest.mark.parametrize("case", testing.conv_cases(), ids=str)`` over a test that calls
-``testing.check_xnor_conv(kernel, cases=[case])``. By hand: ``case.call(kernel)`` beside ``case.expected()``. A call
-that ends the process (a segmentation fault) leaves its case in a file ``hbn_ref-case-*`` of the folder for temporary
-files; the next check shows it on stderr.
+``testing.check_xnor_conv(kernel, cases=[case])``. By hand: compare ``case.call(kernel)`` with ``case.expected()``. If a
+call ends the process, as a segmentation fault does, its case is left in a file ``hbn_ref-case-*`` of the folder for
+temporary files; the next check shows it on stderr.
 
-**Values.** A sign is x >= 0: that of 0 and of -0.0 is +1. Cases have zeros, denormals ("denormals"), infinities
-("infinities") and the smallest and largest numbers ("extremes") among them; a kernel that flushes denormals to zero
-takes a negative one for +1. NaN has no sign and stands in no case; here it is a ValueError.
+**Values.** The sign of x is +1 if x >= 0, so also for 0 and -0.0. Among the values are zeros, denormals ("denormals"),
+infinities ("infinities"), and the smallest and largest numbers ("extremes"). A kernel that flushes denormals to zero
+takes a negative one for +1. NaN has no sign and is in no case; this package refuses it with a ValueError.
 
 **Arrays** come as callers hold them, in all of `LAYOUTS`: in one piece, a part of a larger array, with steps, reversed,
 transposed, in Fortran's order, read-only, misaligned. Results may be of any integer or float type (words: uint64),
-read-only, in any memory order. Inputs are a kernel's to read, not to write; a result is the caller's, and no later call
-may change it.
+read-only, in any memory order. A kernel may read its inputs, but not write to them. A result belongs to the caller, and
+no later call may change it.
 
 **Adapters** for what others take and give (a kernel in C: ``np.require(x, np.float32, "CA")`` is contiguous and
 aligned)::
@@ -79,8 +79,8 @@ aligned)::
         ones = lambda words: kernel(words, np.full_like(words[:1], 2**64 - 1), n).astype(np.int64)
         return n - 2 * (ones(a) + ones(b).T - 2 * kernel(a, b, n).astype(np.int64))
 
-Without Python: ``python -m hbn_ref cases DIR`` writes cases to files, with a C program that reads them. Who runs packed
-files with other code compares each layer's bits with those of ``hbn_ref.deploy.load(path).trace(x)``.
+Without Python: ``python -m hbn_ref cases DIR`` writes cases to files, with a C program that reads them. If other code
+of yours runs packed files, compare each layer's bits with those of ``hbn_ref.deploy.load(path).trace(x)``.
 """
 
 from .cases import BackwardCase, BinaryWeightCase, Case, ConvCase, MatmulCase, PackCase, ThresholdCase, UnpackCase

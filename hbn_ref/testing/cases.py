@@ -1,4 +1,4 @@
-"""One call of a kernel: its arrays, its options, what is expected. A case's repr is the code that makes it again."""
+"""A case is one call of a kernel: arrays, options, what is expected. Its repr is the code that makes it again."""
 
 import math
 from collections.abc import Callable
@@ -16,7 +16,7 @@ PLAIN = "contiguous"
 
 
 def _range(value, *limits):
-    """The one of some ranges that a number lies in, in words."""
+    """Return in words which of some ranges a number lies in."""
     lowest = 1
     for limit in limits:
         if value <= limit:
@@ -27,7 +27,7 @@ def _range(value, *limits):
 
 @lru_cache(maxsize=1)
 def _kept(case):
-    """The arrays of a case, once for its call and what is expected of it; nobody else may have them."""
+    """The arrays of a case, made once for its call and for what is expected of it; nobody else may hold them."""
     return case._arrays()
 
 
@@ -40,7 +40,7 @@ class Case:
     layout: str
 
     def __repr__(self) -> str:
-        """The code that makes the case, without what goes without saying."""
+        """Return the code that makes the case, without defaults."""
         given = [(f.name, getattr(self, f.name)) for f in fields(self) if getattr(self, f.name) != f.default]  # type: ignore[arg-type]
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in given)})"
 
@@ -60,15 +60,15 @@ class Case:
         return {}
 
     def call(self, fn: Callable[..., Any]) -> Any:
-        """fn of this case's arrays and options."""
+        """Call fn with this case's arrays and options."""
         return fn(*self.arrays(), *self.arguments(), **self.options())
 
     def size(self) -> int:
-        """A rough count of the work: what decides which cases are small."""
+        """A rough count of the work, which decides which cases are small."""
         raise NotImplementedError
 
     def attributes(self) -> dict[str, str]:
-        """What kind of case this is: the words that a report groups by."""
+        """What kind of case this is, in words by which a report groups."""
         return {"signs": self.signs, "arrays": self.layout, "type": self.dtype}
 
     def oddness(self) -> int:
@@ -76,11 +76,11 @@ class Case:
         return (self.signs != "random") + (self.layout != PLAIN) + (self.dtype != "float32")
 
     def order(self) -> tuple[int, int, int]:
-        """Small ones first, and among those of about one size the plainest."""
+        """A key to sort by: small ones first, and among those of about one size the plainest."""
         return max(0, math.ceil(math.log(max(self.size(), 1) / 20_000, 4))), self.oddness(), self.size()
 
     def again(self, how: str = "") -> str:
-        """Code that makes the call again; `how` is what `expected` is given."""
+        """Return code that makes the call again; `how` is what `expected` gets."""
         after = "".join(f", {name}" for name in ("*case.arguments()", "**case.options()") if self._has(name))
         return (
             f"case = testing.{self!r}; {self.names} = case.arrays(); got = fn({self.names.strip('(),')}{after}); "
@@ -91,7 +91,7 @@ class Case:
         return bool(self.arguments() if "arguments" in what else self.options())
 
     def _end(self):
-        """What a title says of arrays that are held in some other way."""
+        """What a title says of arrays that are not contiguous."""
         return "" if self.layout == PLAIN else f", arrays {self.layout}"
 
 
@@ -161,7 +161,7 @@ class UnpackCase(PackCase):
 
 @dataclass(frozen=True, repr=False)
 class MatmulCase(Case):
-    """Words of two tables of n signs a row."""
+    """Words of two tables with n signs per row."""
 
     rows: int
     filters: int
@@ -248,7 +248,7 @@ class ConvCase(Case):
         return math.prod(self.out_shape()) * self.products()
 
     def size(self) -> int:
-        """Multiply-accumulates, or numbers where these are more."""
+        """Multiply-accumulates, or numbers if these are more."""
         return max(self.macs(), math.prod(self.x_shape) + math.prod(self.w_shape))
 
     def as_kind(self, kind: "type[ConvCase]") -> "ConvCase":
@@ -321,7 +321,7 @@ class BinaryWeightCase(ConvCase):
 
 @dataclass(frozen=True, repr=False)
 class BackwardCase(ConvCase):
-    """The same as a ConvCase with a gradient dout of the output in front."""
+    """A ConvCase with a gradient dout of the output as its first array."""
 
     names = "dout, x, w"
 
@@ -340,7 +340,7 @@ class BackwardCase(ConvCase):
 
 @dataclass(frozen=True, repr=False)
 class ThresholdCase(Case):
-    """alpha, scale, shift of some channels; short binary fractions, so that float32 rounds nowhere."""
+    """alpha, scale, shift of some channels. They are short binary fractions, so that float32 never rounds."""
 
     n: int
     relu: bool

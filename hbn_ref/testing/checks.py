@@ -1,4 +1,4 @@
-"""The checks: one function each, the cases of its table, and what counts as right."""
+"""The checks: each is a function, with the cases of its table and a rule for what is right."""
 
 from collections.abc import Callable, Collection, Iterable
 from functools import partial
@@ -94,11 +94,11 @@ def check_xnor_conv(
 ) -> None:  # fmt: skip
     """Checks fn(x, w, stride=, padding=, pad_value=) against the convolution of the signs, exactly.
 
-    x (N, H, W, C_in), w (kh, kw, C_in, C_out), both of `dtype`; fn returns the counts, (N, OH, OW, C_out): of n
+    x is (N, H, W, C_in), w (kh, kw, C_in, C_out), both of `dtype`. fn returns the counts, (N, OH, OW, C_out): of n
     products the matches minus the mismatches, a whole number from -n to n. stride and padding are integers, or
-    (height, width) pairs where the two differ. pad_value 0: a tap beyond the border adds nothing. +1 or -1: that sign
-    stands there, and adds itself times the weight's sign. scale=True expects the counts times alpha, the mean |w| of
-    each filter, as exactly as alpha is rounded: to `rtol`, by default eps (4 + sqrt(n)) of the type.
+    (height, width) pairs if the two differ. With pad_value 0 a tap beyond the border adds nothing; with +1 or -1 that
+    sign stands there, and is multiplied by the weight's sign. scale=True expects the counts times alpha, the mean |w|
+    of each filter, to `rtol`: by default eps (4 + sqrt(n)) of the type, as alpha is rounded.
     """
     __tracebackhide__ = True
     plan = Plan("check_xnor_conv", cases, level, where, without, max_cases, repeat, report)
@@ -121,19 +121,19 @@ def _compare_counts(case, results):
 
 
 def _confirm(case, expected, index):
-    """A failure is reported only where the loops of the reference agree with what was expected."""
+    """Report a failure only if the loops of the reference agree with what was expected."""
     slow = case.expected_at(index)
     if slow != expected[index]:
         raise RuntimeError(f"{case}, index {index}: NumPy's sum {expected[index]} is wrong on this machine, not {slow}")
 
 
 def _compare_scaled(case, results, rtol):
-    """The scale may be rounded, the count may not: of n products, it has neighbours 2 apart."""
+    """Allow the scale to be rounded, but not the count, whose neighbours are 2 apart."""
     scale, expected = truth.alpha(case.arrays()[-1]), case.expected(scale=True)
     n, kind = case.products(), np.finfo(case.dtype)
     if rtol is None:
         rtol = max(float(kind.eps) * (4 + np.sqrt(n)), 1e-10) if kind.bits > 16 else 2e-2
-    sums = min(4 * n * max(float(kind.eps), 1e-14), 0.5)  # where alpha n and 2 alpha popcount were rounded apart
+    sums = min(4 * n * max(float(kind.eps), 1e-14), 0.5)  # if alpha n and 2 alpha popcount were rounded one by one
     compare(expected, results[0], rtol * np.abs(expected) + sums * scale)
 
 
@@ -145,9 +145,9 @@ def check_xnor_conv_backward(
 ) -> None:  # fmt: skip
     """Checks fn(dout, x, w, stride=, padding=, pad_value=) -> (dx, dw), the gradients of the scaled XNOR convolution.
 
-    dx: with respect to x, through the estimator of the derivative of sign: "ste" (1 where |x| < 1, so 0 where
-    |x| = 1), "approx_sign" or "swish_sign". dw: with respect to W~ = alpha sign(w) (scale=False: sign(w)), before
-    `binarize.weight_gradient`. To `rtol` of the largest value, or of what such a sum usually is.
+    dx is the gradient with respect to x, through an estimator of the derivative of sign: "ste" (1 where |x| < 1, so 0
+    where |x| = 1), "approx_sign" or "swish_sign". dw is that with respect to W~ = alpha sign(w), or with scale=False to
+    sign(w), before `binarize.weight_gradient`. Both to `rtol` of the largest value, or of such a sum's usual size.
     """
     __tracebackhide__ = True
     one_of("estimator", estimator, tuple(reference.SLOPES))
@@ -177,8 +177,8 @@ def check_binary_weight_conv(
 ) -> None:  # fmt: skip
     """Checks fn(x, w, stride=, padding=) against the convolution of x with alpha sign(w).
 
-    alpha is the mean |w| of each filter (the last axis of w); the border is 0. To `rtol` of the largest value, or of
-    what such a sum usually is. See check_xnor_conv.
+    alpha is the mean |w| of each filter (the last axis of w); the border is 0. Results are compared to `rtol` of the
+    largest value, or of such a sum's usual size. See check_xnor_conv.
     """
     __tracebackhide__ = True
     sums = {"infinities", "extremes"}  # have none
@@ -197,12 +197,12 @@ def check_binary_weight_conv(
 
 
 def _usual(x, terms, largest=1.0):
-    """The size of a sum of so many terms x times a sign of `largest`, where chance does not cancel them."""
+    """The usual size of a sum of so many random terms: x times a weight of the size `largest`."""
     return largest * np.sqrt(terms * np.square(x, dtype=np.float64).mean())
 
 
 def _tolerance(rtol, case, expected, usual):
-    """Of sums of 10,000 terms in any order: relative to the largest, or to the usual size of one."""
+    """Enough for sums of 10,000 terms in any order: relative to the largest sum, or to the usual size of one."""
     if rtol is None:
         rtol = {"float64": 1e-10, "float32": 1e-4}.get(case.dtype, 2e-2)
     return rtol * max(np.abs(expected).max(), usual)

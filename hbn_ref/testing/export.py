@@ -18,7 +18,8 @@ EXAMPLE = Path(__file__).with_name("compare.c")
 def packed(x: np.ndarray, word: int = 64, bit_order: str = "lsb") -> np.ndarray:
     """Packs signs along the last axis into little-endian words of 8 to 64 bits; unused bits are 0.
 
-    Channel c is bit c % word of word c // word, counted from the least significant bit or, with "msb", the most.
+    Channel c is bit c % word of word c // word, counted from the least significant bit, or with "msb" from the most
+    significant.
     """
     bits = np.zeros((*x.shape[:-1], -(-x.shape[-1] // word), word), bool)
     bits.reshape(*x.shape[:-1], -1)[..., : x.shape[-1]] = x >= 0
@@ -34,8 +35,8 @@ def write_cases(folder: Path, cases: Sequence[ConvCase], *, word: int = 64, bit_
     ----------
     folder : Path
     cases : list of ConvCase
-        In each, NAME.x and NAME.w are float32, NAME.xw (N, H, W, words) and NAME.ww (kh, kw, C_out, words) their packed
-        signs, NAME.counts int32 (N, OH, OW, C_out).
+        For each, NAME.x and NAME.w are float32, NAME.xw (N, H, W, words) and NAME.ww (kh, kw, C_out, words) their
+        packed signs, and NAME.counts int32 (N, OH, OW, C_out).
     word : {8, 16, 32, 64}
         Bits per word.
     bit_order : {"lsb", "msb"}

@@ -1,4 +1,4 @@
-"""How results are compared, and what is said of those that are wrong."""
+"""Compare results, and say what is wrong with them."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ ATTRIBUTES = 6  # of a report: those that explain best
 
 
 class Wrong(Exception):
-    """What is wrong with the result of a case, and in a word or two what kind of fault that is."""
+    """What is wrong with the result of a case, and the kind of fault in a word or two."""
 
     def __init__(self, message: str, kind: str = "wrong values") -> None:
         super().__init__(message)
@@ -25,7 +25,7 @@ class Wrong(Exception):
 def compare(
     expected: np.ndarray, got: np.ndarray, tolerance: Any = 0.0, *, name: str = "", at: np.ndarray | None = None
 ) -> None:
-    """Numbers of any type, equal to `tolerance`; `at` is the x to show where they are not."""
+    """Raise `Wrong` unless numbers of any type are equal to `tolerance`; `at` is the x that its message shows."""
     label = f"{name} " if name else ""
     if got.dtype.kind not in "iuf":
         raise Wrong(f"{label}expected integers or floats, got dtype {got.dtype}", "wrong type")
@@ -40,7 +40,7 @@ def compare(
 
 
 def check_shape(expected: np.ndarray, got: np.ndarray, label: str = "") -> None:
-    """The same shape."""
+    """Raise `Wrong` unless both have the same shape."""
     if got.shape != expected.shape:
         raise Wrong(f"{label}expected shape {expected.shape}, got {got.shape}", "wrong shape")
 
@@ -59,7 +59,7 @@ def title(case: Case, wrong: Wrong, how: str = "") -> str:
 
 
 def report_of(ran: str, failures: Sequence[tuple[Case, Wrong]], cases: Sequence[Case], how: str) -> str:
-    """All failures: how many of what kind, the plainest, and the attributes that the cases which fail share."""
+    """Return what to say of all failures: how many of each kind, the plainest, and what the failing cases share."""
     failed = {id(case) for case, _ in failures}
     kinds = Counter(wrong.kind for _, wrong in failures)
     lines = [f"{len(failures)} cases fail ({ran}): " + ", ".join(f"{n} {kind}" for kind, n in kinds.most_common())]
@@ -85,7 +85,7 @@ def _counts(name, rows):
 
 
 def _uncertainty(table):
-    """The bits that one still lacks to say whether a case fails, after having been told its attribute."""
+    """How many bits one still needs to say which cases fail, when one knows this attribute of each."""
     bits = 0.0
     for failing, cases in table.values():
         for part in (failing, cases - failing):

@@ -1,4 +1,4 @@
-"""Runs a function over cases: what it raises, writes or keeps where it should not becomes the failure of a case."""
+"""Runs a function over cases: a case fails if the function raises, or writes or keeps what it should not."""
 
 import os
 import sys
@@ -19,7 +19,7 @@ from .tables import allowed, bordered, spread
 
 @dataclass(frozen=True)
 class Chosen:
-    """The cases to run, of how many, and how many of these `where` left out."""
+    """The cases to run, how many there were, and how many of those `where` left out."""
 
     cases: list[Case]
     all: int
@@ -61,7 +61,7 @@ class Plan:
         self, fn: Callable[..., Any], chosen: "Chosen", compare: Callable[[Any, Any], None], *,
         results: int = 1, how: str = "",
     ) -> None:  # fmt: skip
-        """Calls fn for each case and compares; raises AssertionError for the first that fails, or reports on all."""
+        """Calls fn for each case and compares. Raises AssertionError at the first that fails, or reports on all."""
         __tracebackhide__ = True
         cases, call = chosen.cases, _Caller(fn, results, whole_number("repeat", self.repeat))
         failures: list[tuple[Case, Wrong]] = []
@@ -148,16 +148,16 @@ def _same(a, b):
 
 
 class _Record:
-    """The case in flight, in a file of the folder for temporary files: a call that ends the process leaves it there.
+    """A temporary file that holds the case in flight: a call that ends the process leaves it there.
 
-    The next check shows on stderr what it finds of a process that is no more, and removes it.
+    The next check shows on stderr what a dead process has left, and removes it.
     """
 
     def __init__(self, name):
         self.name, self.file = name, -1
 
     def __enter__(self):
-        with suppress(OSError):  # nowhere to write: then there is no record
+        with suppress(OSError):  # no place to write, no record
             _show_what_is_left()
             self.file, self.path = tempfile.mkstemp(".txt", f"hbn_ref-case-{os.getpid()}-")
         return self

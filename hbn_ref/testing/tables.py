@@ -1,7 +1,7 @@
-"""The cases: one thing at a time taken to its limits, then everything drawn at once; and a spread over their kinds.
+"""The cases: first one thing at a time goes to its limits, then everything is drawn at random; and a spread over kinds.
 
-Dimensions go below, to and beyond 8, 16, 64 and 256, the sizes of vectors, words and tiles. What is large in one place
-is one pixel or one filter in another, so that it costs nothing.
+Dimensions lie just below, at and just above 8, 16, 64 and 256, the sizes of vectors, words and tiles. A case that is
+large in one dimension has one pixel or one filter, so that it costs nothing.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -34,11 +34,11 @@ MAPS = (7, 8, 9, 14, 15, 16, 17, 27, 28, 31, 32, 33, 55, 56, 57, 63, 64, 65, 112
 KERNELS = (*range(1, 12), (1, 3), (3, 1), (3, 2), (2, 3), (1, 7), (7, 1), (5, 3), (11, 1), (1, 11))
 STRIDES = (1, 2, 3, 4, (1, 2), (2, 1), (1, 4), (4, 1), (3, 2))
 PADDINGS = (0, 1, 2, 3, 4, 5, (1, 0), (0, 1), (0, 2), (2, 1))
-BLOCKS = (  # pixels, filters, products: tiles of a matrix product, whole ones and what is left
+BLOCKS = (  # pixels, filters, products: whole tiles of a matrix product, and what is left over
     (7, 70, 65), (4, 4, 200), (9, 17, 193), (10, 70, 128), (130, 64, 256), (64, 130, 256), (65, 65, 64), (129, 17, 300),
     (17, 257, 128), (257, 65, 96), (256, 256, 64),
 )  # fmt: skip
-PRODUCTS = (  # (kh, kw, C_in) of counts that leave 15, 16 and 17 bits
+PRODUCTS = (  # (kh, kw, C_in): their counts do not fit into 15, 16 and 17 bits
     (1, 7, 4681), (4, 4, 2048), (7, 7, 700), (5, 3, 4369), (4, 4, 4096), (11, 11, 700), (5, 5, 4096),
 )  # fmt: skip
 USUAL = (  # (C_in, C_out, map): layers as networks have them, 3 x 3, stride 1 and 2, padding 1
@@ -127,7 +127,7 @@ def _together() -> Iterator[tuple[Any, ...]]:
 
 
 def _drawn(number: int) -> tuple[Any, ...]:
-    """Everything at once, by seed."""
+    """Cases in which everything is drawn at random, by seed."""
     rng = np.random.default_rng([2018, number])
 
     def one_of(table):
@@ -142,7 +142,7 @@ def _drawn(number: int) -> tuple[Any, ...]:
 
 @lru_cache(maxsize=1)
 def _conv_table() -> tuple[ConvCase, ...]:
-    """All cases of the default level. What is drawn comes twice, with other values: what a kernel keeps is noticed."""
+    """All cases of the default level. Drawn shapes come twice, with other values: that shows if a kernel keeps some."""
     found: list[ConvCase] = []
     for row in chain(_one_place_at_a_time(), _geometry(), _large(), _together()):
         x, w, stride, padding = row[:4]
@@ -203,14 +203,14 @@ def conv_cases(
     pad_values: Iterable[int] = PAD_VALUES, *, level: str = "default", without: Collection[str] = (),
     dtype: DTypeLike = np.float32,
 ) -> list[ConvCase]:  # fmt: skip
-    """Convolutions, small ones first and among those of about one size the plainest.
+    """Return convolutions, small ones first, and among those of about one size the plainest.
 
     Parameters
     ----------
     pad_values : some of 0, 1, -1
         The borders that the kernel knows.
     level : {"quick", "default", "full"}
-        A spread of 200 cases; all; all and the layers of the six networks.
+        In this order: a spread of 200 cases; all; all, and the layers of the six networks.
     without : names of values to leave out, of `SIGNS`
         "denormals", "infinities", "extremes" (together `HARD`), ...
     dtype : float16, float32 or float64
@@ -239,7 +239,7 @@ LAYER_SIZES = {"small": 64, "sketchanet": 225, "alexnet": 224, "resnet18": 224, 
 
 
 def layer_cases(network: str, pad_values: Iterable[int] = (0,), *, input_size: int | None = None) -> list[ConvCase]:
-    """The layers of a network that can be binary, each shape once, for one image of the size that it is made for.
+    """Return the layers of a network that can be binary, each shape once, for one image of the usual size.
 
     Parameters
     ----------
@@ -248,7 +248,7 @@ def layer_cases(network: str, pad_values: Iterable[int] = (0,), *, input_size: i
     input_size : int, optional
         Of the images: 64 for "small", 225 for "sketchanet", 224 for the others.
     """
-    from .. import cost, models  # here: the rest of the kit needs no chapter
+    from .. import cost, models  # here, as the rest of the kit needs no chapter
 
     size = LAYER_SIZES[one_of("network", network, tuple(LAYER_SIZES))] if input_size is None else input_size
     model = models.build(network, "fbin", num_classes=2, in_channels=1, input_size=size, init=False)
@@ -303,10 +303,10 @@ def _level(cases: list[C], level: str) -> list[C]:
 
 
 def spread(cases: Sequence[C], count: int) -> list[C]:
-    """`count` cases that show as many kinds as they can, in the order in which they came.
+    """Return `count` cases that show as many kinds as possible, in the order in which they came.
 
-    Taken one by one: the case that has the most attributes which the fewest cases before it had; of equals the
-    plainest and smallest. Cases that differ in their values only count as one, and come together.
+    They are taken one by one: each time the case with the most attributes that the fewest cases before it had; of
+    equals the plainest and smallest. Cases that differ only in their values count as one, and come together.
     """
     groups: dict[Any, list[int]] = {}
     for k, case in enumerate(cases):
@@ -324,7 +324,7 @@ def spread(cases: Sequence[C], count: int) -> list[C]:
     while len(chosen) < count and heap:
         _, place, key = heappop(heap)
         now = -worth(key)
-        if heap and now > heap[0][0]:  # it has lost worth since: what others are worth falls, too, and never rises
+        if heap and now > heap[0][0]:  # its worth has fallen since; worth never rises
             heappush(heap, (now, place, key))
             continue
         chosen += groups[key]

@@ -1,7 +1,7 @@
-"""What is expected, fast: the sums of hbn_ref.reference, for all pixels of a tap at once.
+"""What is expected, worked out fast: the sums of hbn_ref.reference, for all pixels of a tap at once.
 
-Sums of signs are whole numbers and are added as such, in int32. einsum adds them itself and leaves BLAS out, whose
-threads would fight a kernel's. What a check reports as wrong is worked out once more, by the loops of the reference.
+Sums of signs are whole numbers, added as such, in int32. einsum adds them without BLAS, whose threads would compete
+with a kernel's. Before a check reports a fault, the loops of the reference work out that value once more.
 """
 
 from collections.abc import Iterator
@@ -81,7 +81,7 @@ def alpha(w: np.ndarray) -> np.ndarray:
 
 
 def slope(x: np.ndarray, estimator: str) -> np.ndarray:
-    """What an estimator takes for the derivative of sign at x; that of "ste" is 0 where |x| = 1."""
+    """What an estimator takes for the derivative of sign at x; for "ste" it is 0 where |x| = 1."""
     if estimator == "ste":
         return (np.abs(x) < 1).astype(np.float64)
     return reference.estimator_backward(np.ones(x.shape), x, estimator)

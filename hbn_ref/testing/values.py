@@ -1,10 +1,10 @@
-"""What stands in the arrays of a case, and how they lie in memory."""
+"""What the arrays of a case hold, and how they lie in memory."""
 
 from typing import Any
 
 import numpy as np
 
-SIGNS = {  # what a case is made of: its first array, its second
+SIGNS = {  # {name: (values of the first array, of the second)}
     "random": ("random", "random"),
     "edges": ("edges", "edges"),
     "mostly equal": ("mostly +1", "all +1"),
@@ -20,7 +20,7 @@ LAYOUTS = ("contiguous", "cropped", "stepped", "reversed", "transposed", "Fortra
 
 
 def _hard(kind, dtype):
-    """Values of one kind, the hardest that a type has."""
+    """Return the hardest values of a type, of one kind."""
     info = np.finfo(dtype)
     positive = {
         "denormals": (info.smallest_subnormal, info.tiny / 2),
@@ -31,7 +31,7 @@ def _hard(kind, dtype):
 
 
 def values(kind: str, shape: tuple[int, ...], rng: np.random.Generator, dtype: Any = np.float32) -> np.ndarray:
-    """Standard normal values of a float type, made what `kind` says; no NaN ever."""
+    """Standard normal values of a float type, changed as `kind` says; never NaN."""
     dtype = np.dtype(dtype)
     x = rng.standard_normal(shape, np.float64 if dtype == np.float64 else np.float32)
     if kind == "edges":  # sign(0) = sign(-0.0) = +1; a straight-through estimator ends before 1
@@ -46,14 +46,14 @@ def values(kind: str, shape: tuple[int, ...], rng: np.random.Generator, dtype: A
 
 
 def _junk(shape, dtype):
-    """Memory around an array: nothing that belongs to it."""
+    """Return what to fill the memory around an array with: nothing that belongs to it."""
     around = np.empty(shape, dtype)
     around.view(np.uint8)[...] = 0xA5
     return around
 
 
 def laid_out(x: np.ndarray, layout: str) -> np.ndarray:
-    """The same values as callers hold them: in one piece, or a part, a view, a copy of another kind."""
+    """Return the same values as a caller may hold them: in one piece, as a part, a view, or another kind of copy."""
     if layout == "read-only":
         x.flags.writeable = False
     elif layout == "Fortran":

@@ -1,4 +1,4 @@
-"""Any backward pass, against differences of its forward pass."""
+"""Check any backward pass against differences of its forward pass."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -21,10 +21,9 @@ def check_vjp(
 
         (<forward(v + eps d), dout> - <forward(v - eps d), dout>) / (2 eps)  =  <g, d>
 
-    to `rtol`, relative to the larger side or the length of g (and above the rounding of the differences
-    themselves). With elementwise=True, d also runs through the unit vectors: for tiny shapes, as it calls
-    forward twice per number. `wrt` names the positions of the arguments to check; by default all that have a
-    gradient.
+    to `rtol`, relative to the larger side or to the length of g, and allowing for the rounding of the differences.
+    With elementwise=True, d also runs through the unit vectors; that is for tiny shapes, as it calls forward twice per
+    number. `wrt` names the positions of the arguments to check: by default all that have a gradient.
     The pass must be smooth at args: for a sign, put its surrogate into forward.
     """
     __tracebackhide__ = True
