@@ -13,7 +13,7 @@ from . import convolutions, deployed, limit, networks, pictures, processors, thr
 from .peers import connect
 
 TABLES = ("limit", "convolutions", "training", "networks", "deployed")
-MORE = ("threads",)  # only where asked for: it wants two cores that nobody else uses
+MORE = ("threads",)  # only on request: it needs two cores that nobody else uses
 
 
 def _parser():
@@ -22,7 +22,7 @@ def _parser():
         "--only", nargs="+", choices=TABLES + MORE, default=TABLES, metavar="TABLE", help=", ".join(TABLES + MORE)
     )
     parser.add_argument("--cpu", choices=processors.HELD_BACK, help="hold all contenders back to this processor")
-    parser.add_argument("--rounds", type=int, default=7, help="each contender is timed once a round (default 7)")
+    parser.add_argument("--rounds", type=int, default=7, help="each contender is timed once per round (default 7)")
     parser.add_argument("--threads", type=int, default=1, help="for all contenders (default 1: two share a cache)")
     parser.add_argument("--out", default="runs/bench", help="folder for bench-KIND.json and .png (default runs/bench)")
     return parser

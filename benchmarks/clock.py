@@ -8,11 +8,11 @@ from contextlib import contextmanager
 
 from hbn_ref import engine
 
-SECONDS = 0.03  # what one contender may take of one round, unless a single call takes longer
+SECONDS = 0.03  # that one contender may take in a round, unless a single call takes longer
 
 
 def repeated(call):
-    """Return a function (n) that calls n times and returns the seconds of each."""
+    """Return a function (n) that calls n times, and returns the seconds of each call."""
 
     def timed(n):
         seconds = []
@@ -35,7 +35,7 @@ def medians(contenders, rounds):
 
     Returns
     -------
-    {name: seconds of one call, the median over all rounds}
+    {name: seconds per call, the median over all rounds}
     """
     counts, seen = {}, {name: [] for name in contenders}
     for name, timed in contenders.items():
@@ -49,7 +49,7 @@ def medians(contenders, rounds):
 
 @contextmanager
 def kernel_seconds():
-    """Within the block, note how long each kernel takes: gives {name of the kernel: list of seconds}."""
+    """Within the block, note how long each kernel takes, in {name of the kernel: list of seconds}."""
     run, seen = engine.run, defaultdict(list)
 
     def watched(kernel, *args, **options):
@@ -66,6 +66,6 @@ def kernel_seconds():
 
 
 def geometric_mean(values):
-    """The mean for ratios: twice as fast here and half as fast there make 1. None for no values."""
+    """Return the geometric mean, which suits ratios: 2 and 1/2 make 1. None if there are no values."""
     values = list(values)
     return math.exp(statistics.fmean(map(math.log, values))) if values else None

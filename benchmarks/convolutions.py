@@ -1,8 +1,8 @@
 """Table 2: packed convolutions beside PyTorch's and NumPy's float ones and OpenVINO's binary one.
 
-Ours: float channels-last in, float out, weights packed beforehand, scaled by alpha. PyTorch and OpenVINO get the layout
-they like best and the other; NumPy is a matrix product over copied patches. Before anything is timed, every contender's
-output is compared with ours.
+Ours takes and returns floats, channels-last and scaled by alpha; its weights are packed beforehand. PyTorch and
+OpenVINO are timed with both layouts. NumPy does a matrix product over copied patches. Before anything is timed, the
+output of every contender is compared with ours.
 """
 
 import statistics
@@ -91,14 +91,14 @@ print(time.perf_counter() - start)
 
 
 def first_convolution(rounds):
-    """Seconds from ``import numba`` to the end of a first convolution in a fresh process, kernels in Numba's cache."""
+    """Seconds from ``import numba`` to the end of the first convolution of a process, with kernels compiled before."""
     command = [sys.executable, "-c", FIRST]
     runs = [subprocess.run(command, capture_output=True, text=True, check=True) for _ in range(rounds + 1)]
     return statistics.median(float(run.stdout) for run in runs[1:])  # the first may have compiled
 
 
 def measure(rounds, threads, torch, openvino):
-    """Table 2 as plain numbers; seconds a call."""
+    """Return table 2 as plain numbers, in seconds per call."""
     rows = []
     for batch in shapes.BATCHES:
         for shape in shapes.SHAPES:

@@ -1,7 +1,7 @@
 """Table 5: what a packed network takes on the disk and in memory.
 
-Peak memory is of a fresh process that loads the file and predicts one image, Python and Numba included; the first row
-is a process that predicts with a network of a few kilobytes.
+Peak memory is that of a fresh process that loads the file and predicts one image; it includes Python and Numba. In the
+first row such a process has a network of a few kilobytes.
 """
 
 import subprocess
@@ -22,7 +22,7 @@ engine.set_num_threads(1)
 packed = deploy.load(sys.argv[1])
 size, channels = packed.spec["input_size"], packed.spec["in_channels"]
 packed(np.ones((1, size, size, channels), np.float32))
-if os.path.exists("/proc/self/status"):  # ru_maxrss would begin with the parent's
+if os.path.exists("/proc/self/status"):  # here, as ru_maxrss would begin at the parent's
     print(1024 * int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read()).group(1)))
 else:
     import resource

@@ -2,8 +2,8 @@
 
 The limit is the best of the loops of `hbn_ref.limits`.
 
-The processor changes its speed while it is measured, so the best loop takes its turn in each round of each layer, and
-a kernel's share is of the limit in those rounds.
+The processor changes its speed while it is measured. So the best loop takes its turn in each round of each layer, and
+a kernel's share is measured against the limit in the same rounds.
 """
 
 import numpy as np
@@ -30,7 +30,7 @@ def blocks():
 
 
 def _product_alone(shape, batch, kernel):
-    """A function (n) that runs a packed convolution n times and returns the seconds of its product alone."""
+    """Return a function (n) that runs a packed convolution n times, and returns the seconds of its product alone."""
     x, w = shapes.tensors(shape, batch)
     packed = conv.pack_weights(w)
 

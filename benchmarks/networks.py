@@ -30,7 +30,7 @@ def _cut(model, name):
 
 
 def _cut_packed(packed, name):
-    """A packed network up to the convolution ``name`` and what makes its bits, both left out."""
+    """A packed network without the convolution ``name``, what makes its bits, and all that follows."""
     steps = packed.steps
     at = next(i for i, step in enumerate(steps) if getattr(step, "name", "") == name)
     return replace(packed, steps=steps[: at - isinstance(steps[at - 1], (deploy.Signs, deploy.Threshold))])
@@ -50,7 +50,7 @@ def _rows(name, rounds, torch, stop=None):
             table, model, packed = table[: names.index(stop)], _cut(model, stop), _cut_packed(packed, stop)
         operations[variant] = cost.equivalent_ops(*(sum(row[k] for row in table) for k in ("macs_real", "macs_binary")))
         held = layers.packed_weights(model)
-        held.__enter__()  # for as long as the model lives: weights packed once
+        held.__enter__()  # pack the weights once, for as long as the model lives
         contenders[variant] = repeated(lambda model=model, held=held: model.forward(x))
         contenders[variant + " packed"] = repeated(lambda packed=packed: packed(x))
         if variant == "fprec" and torch:
@@ -77,7 +77,7 @@ def _rows(name, rounds, torch, stop=None):
 
 
 def measure(rounds, torch):
-    """Table 4 as plain numbers; seconds an image."""
+    """Return table 4 as plain numbers, in seconds per image."""
     rows = _rows("sketchanet", rounds, torch)
     rows += _rows("sketchanet", rounds, torch, stop="conv6")
     return {"rows": rows + _rows("resnet18", rounds, torch)}

@@ -1,8 +1,8 @@
 """OpenVINO's BinaryConvolution, its hand-written binary kernel for x86.
 
-It computes with bits only behind a FakeQuantize with outputs (0, 1) and weights of type u1, first bit lowest; any
-other form gives other numbers without a word. The thresholds must be one a channel: a single number makes 2026.4
-crash on channels-last input. A multiplication after the convolution is fused into it.
+It computes with bits only after a FakeQuantize with outputs (0, 1), and with weights of type u1 whose first bit is the
+lowest; any other form gives other numbers without a word. There must be one threshold per channel: with a single number
+2026.4 crashes on channels-last input. A multiplication after the convolution is fused into it.
 """
 
 import sys

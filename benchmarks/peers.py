@@ -1,6 +1,6 @@
-"""Talk to a peer: another library, in a process of its own, that answers a line of JSON with a line of JSON.
+"""Talk to a peer: another library, in a process of its own, which answers a line of JSON with a line of JSON.
 
-Its own process, because two libraries with threads of their own spoil each other's figures by up to ten times.
+It has its own process, because two libraries with threads of their own slow each other down, up to ten times.
 """
 
 import json
@@ -86,8 +86,8 @@ def connect(name, threads):
 def serve(version, kernels, tasks):
     """The peer's end: prepare tasks and time them until the parent hangs up.
 
-    ``kernels`` names the peer's kernels, and with them the processor that it uses. ``tasks`` maps a name to a function
-    (arrays, **options) that returns (call, array of results); the call is what is timed.
+    ``kernels`` names the peer's kernels, and so the processor that they are for. ``tasks`` maps a name to a function
+    (arrays, **options) that returns (call, array of results); the call is timed.
     """
     print(json.dumps({"version": version, "kernels": kernels}), flush=True)
     prepared = []
@@ -106,5 +106,5 @@ def serve(version, kernels, tasks):
 
 
 def absent(reason):
-    """The peer's end where its library cannot be imported."""
+    """The peer's end if its library cannot be imported."""
     print(json.dumps({"absent": str(reason)}), flush=True)

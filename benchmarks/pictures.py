@@ -1,4 +1,4 @@
-"""The picture of a benchmark report: a panel a table."""
+"""The picture of a benchmark report: one panel per table."""
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
@@ -58,7 +58,7 @@ def _networks(axis, table):
     colours = [COLOURS["PyTorch"] if "PyTorch" in label else COLOURS["vector"] for label in labels]
     axis.barh(labels[::-1], [1e3 * row["seconds"] for row in rows][::-1], color=colours[::-1])
     axis.tick_params(axis="y", labelsize=7)
-    axis.set_xlabel("ms an image")
+    axis.set_xlabel("ms per image")
     axis.set_title("Whole networks, one image")
 
 

@@ -1,8 +1,8 @@
 """Which kind of processor is measured, and how to hold all contenders back to a lesser one.
 
-The compilers and libraries read these settings when they start, so `restarted` starts the program again with them. Each
-peer says what it uses then (`peers.Peer.kernels`); one that does not obey is left out. NumPy's own loops, which no
-table depends on, keep what they find.
+The compilers and libraries read these settings when they start, so `restarted` starts the program again with them. Then
+each peer says what it uses (`peers.Peer.kernels`), and is left out if it does not obey. NumPy's own loops keep what
+they find; no table depends on them.
 """
 
 import os
@@ -33,7 +33,7 @@ def held_back():
 
 
 def restarted(cpu, argv):
-    """Run the benchmarks again, held back to ``cpu``; returns the exit status, or None where that is done already."""
+    """Run the benchmarks again, held back to ``cpu``; return the exit status, or None if that is done already."""
     if cpu is None or held_back() == cpu:
         return None
     environment = {**os.environ, **HELD_BACK[cpu], MARK: cpu}

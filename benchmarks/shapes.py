@@ -34,7 +34,7 @@ class Shape:
 
     @property
     def is_wide(self):
-        """Whether it has 128 channels and more on both sides."""
+        """Whether it has at least 128 channels on both sides."""
         return min(self.kernel[2:]) >= 128
 
 

@@ -1,7 +1,7 @@
-"""Table 6: how much of two cores arrives, ours and the peers': the time with one thread divided by that with two.
+"""Table 6: what two threads bring, ours and the peers': the time with one thread divided by that with two.
 
-A peer with two threads is a process of its own, started anew. Both cores must be free: a figure taken beside another
-program says nothing.
+A peer with two threads is a process of its own, started anew. Both cores must be free: beside another program a figure
+says nothing.
 """
 
 import json

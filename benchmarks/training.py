@@ -30,7 +30,7 @@ def _ours(variant, x, labels):
 
 
 def _kept(layer):
-    """{id: bytes} of the arrays that a layer keeps for its backward pass, weights left out."""
+    """{id: bytes} of the arrays that a layer keeps for its backward pass, without weights."""
     w = layer.params.get("w", np.empty(0))
     arrays = [value for value in layer.cache if isinstance(value, np.ndarray) and value.shape != w.shape]
     owners = [array if array.base is None else array.base for array in arrays]
@@ -61,7 +61,7 @@ def kept_bytes():
 
 
 def measure(rounds, torch):
-    """Table 3 as plain numbers; seconds a step."""
+    """Return table 3 as plain numbers, in seconds per step."""
     rng = np.random.default_rng(0)
     x = rng.standard_normal((BATCH, SIZE, SIZE, 1)).astype(np.float32)
     labels = rng.integers(0, CLASSES, BATCH)

@@ -1,6 +1,6 @@
 """Data sets: built-in doodles, TU-Berlin sketches, any folder of images.
 
-Independent of hbn_ref, but for `room`, which asks it how much memory there is when much is wanted.
+They do not depend on hbn_ref, except that `room` asks it how much memory there is when much is wanted.
 """
 
 from collections.abc import Sequence
@@ -25,20 +25,19 @@ def load(
     Parameters
     ----------
     source : str or path
-        "doodles" (or None): drawings made on the spot. "tuberlin": the archive or folder that HBN_DATA
-        names, else the one that `python -m data_tools fetch` left. A path: a zip or folder in TU-Berlin's
-        layout (png/class/1.png or svg/class/1.svg), any folder or zip of class/image, or one of
-        train/class/image and val/class/image.
+        "doodles" or None: drawings made on the spot. "tuberlin": the archive or folder that HBN_DATA names, else the
+        one that `python -m data_tools fetch` left. A path: a zip or folder in TU-Berlin's layout (png/class/1.png or
+        svg/class/1.svg), or with class/image, or with train/class/image and val/class/image.
     classes : int or sequence of str, optional
-        The first so many in alphabetical order, or those named. Default: all.
+        A number takes the first ones in alphabetical order, names take those. Default: all.
     size : int
-        Side of the images a network will see; they are stored at 9/8 of it.
+        Side of the images that a network will see; they are stored at 9/8 of it.
     seed : int
         Of the split and of the doodles.
     progress : bool
-        Show a bar on stderr when reducing images takes long.
+        Show a bar on stderr if it takes long to reduce the images.
     test : int, optional
-        Of doodles, the drawings a class to test on (default: 200). Other data has as many as it has.
+        For doodles, the drawings per class to test on (default: 200). Other data has as many as it has.
 
     Returns
     -------
@@ -47,7 +46,7 @@ def load(
     Raises
     ------
     DataError
-        Bad arguments; a missing, damaged or empty source; an image that cannot be read.
+        An argument is bad, the source is missing, damaged or empty, or an image cannot be read.
     """
     size, seed = check_size(size), check_seed(seed)
     if source is None or str(source) == "doodles":
@@ -64,12 +63,12 @@ def load(
 
 
 def prepare_files(paths: Sequence[Path], preprocessing: dict[str, Any]) -> np.ndarray:
-    """Images (PNG, JPEG, ...) and SVG sketches, dark on white, as a network's input float32 (B, size, size, C).
+    """Return images (PNG, JPEG, ...) and SVG sketches, dark on white, as a network's input, float32 (B, size, size, C).
 
     Raises
     ------
     DataError
-        A file that cannot be opened, or is no image.
+        A file cannot be opened, or is no image.
     """
     from . import augment, folder
 
@@ -79,9 +78,9 @@ def prepare_files(paths: Sequence[Path], preprocessing: dict[str, Any]) -> np.nd
 
 
 def prepare_strokes(strokes: Sequence[np.ndarray], preprocessing: dict[str, Any], width: float = 1.0) -> np.ndarray:
-    """Strokes (float arrays (n, 2), x, y in 0..1, y down) as a network's input float32 (1, size, size, 1).
+    """Return strokes (float arrays (n, 2), x, y in 0..1, y down) as a network's input, float32 (1, size, size, 1).
 
-    ``width`` is that of the pen, 1 for the one that the training drawings were made with.
+    ``width`` is that of the pen: 1 for the pen of the training drawings.
     """
     from . import augment, tuberlin
     from .strokes import render
@@ -94,7 +93,7 @@ def prepare_strokes(strokes: Sequence[np.ndarray], preprocessing: dict[str, Any]
 
 
 def doodles_for(preprocessing: dict[str, Any], count: int = 8) -> np.ndarray:
-    """Doodles, ``count`` of each class, the same ones every time, as a network's input float32 (B, size, size, 1)."""
+    """Return ``count`` doodles of each class, always the same, as a network's input, float32 (B, size, size, 1)."""
     from . import augment, doodles
 
     _check_sketch(preprocessing)
@@ -106,13 +105,13 @@ def doodles_for(preprocessing: dict[str, Any], count: int = 8) -> np.ndarray:
 def unknown(
     source: Path | str, known: Sequence[str], preprocessing: dict[str, Any], progress: bool = True
 ) -> tuple[np.ndarray, int]:
-    """Images of what a network does not know.
+    """Return images of what a network does not know.
 
     Parameters
     ----------
     source : str or path
-        "strangers": 25 drawings each of twelve kinds of things (`strangers.KINDS`); or as of `load`, whose images of
-        all classes that are not ``known`` are taken.
+        "strangers": 25 drawings each of twelve kinds of things (`strangers.KINDS`). Otherwise a source as of `load`, of
+        which all classes are taken that are not ``known``.
     known : sequence of str
     preprocessing : dict
 
@@ -120,7 +119,7 @@ def unknown(
     -------
     images : uint8 (N, S, S, C), as of `Dataset`
     kinds : int
-        Of how many kinds or classes.
+        How many kinds or classes they are of.
     """
     if str(source) == "strangers":
         from . import strangers

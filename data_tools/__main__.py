@@ -26,7 +26,7 @@ LABEL_WIDTH, GAP = 110, 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; 0, or 2 with one line on stderr."""
+    """Run one command; return 0, or 2 after one line on stderr."""
     options = _parser().parse_args(arguments)
     try:
         options.run(options)
@@ -80,7 +80,7 @@ def _parser():
     info = commands.add_parser("info", parents=[source], help="classes, counts, sizes, ink, licence")
     info.set_defaults(run=run_info)
 
-    preview = commands.add_parser("preview", parents=[source], help="draw a contact sheet, a row a class")
+    preview = commands.add_parser("preview", parents=[source], help="draw a contact sheet, one row per class")
     preview.add_argument("--out", required=True, metavar="FILE.png")
     preview.add_argument("--augmented", action="store_true", help="beside each row, as training sees them")
     preview.set_defaults(run=run_preview)
@@ -116,7 +116,7 @@ def run_info(options: argparse.Namespace) -> None:
         images, labels = getattr(data, name)
         counts = np.bincount(labels, minlength=len(data.classes))
         each = f"{counts.min()}" if counts.min() == counts.max() else f"{counts.min()} to {counts.max()}"
-        print(f"{name:<11}{len(images):>7} images, {each} a class, mean {_word(kind)} {images.mean() / 255:.4f}")
+        print(f"{name:<11}{len(images):>7} images, {each} per class, mean {_word(kind)} {images.mean() / 255:.4f}")
     total = sum(getattr(data, name)[0].nbytes for name in ("train", "validation", "test"))
     print(
         f"stored {stored} x {stored} x {about['channels']}, {total / 1e6:.1f} MB;"
@@ -152,7 +152,7 @@ def run_preview(options: argparse.Namespace) -> None:
 
 
 def contact_sheet(data: Dataset, augmented: bool = False, seed: int = 0) -> Image.Image:
-    """A Pillow image with a row of training images a class and, if wanted, augmented ones beside them."""
+    """Return a Pillow image with one row of training images per class and, if wanted, augmented ones beside them."""
     about = data.preprocessing
     images, labels = data.train
     cell = about["stored"] + GAP

@@ -1,8 +1,8 @@
-"""From stored 8-bit images to a network's input: one random warp an image to train, plain crops to evaluate.
+"""From stored 8-bit images to a network's input: one random warp per image to train, plain crops to evaluate.
 
-Stroke statistics must be the same in training and test. A warp blends neighbouring pixels and so dims a thin
-stroke, which a network would learn to expect. So drawings pass a contrast step that makes strokes solid again,
-after the warp and likewise in evaluation.
+Strokes must look the same in training and test. A warp blends neighbouring pixels and so dims a thin stroke, and a
+network would learn to expect that. So drawings pass a contrast step that makes strokes solid again: after the warp, and
+in evaluation, too.
 """
 
 import functools
@@ -16,17 +16,17 @@ from .room import ask_for_batch
 AUGMENTATION: dict[str, Any] = {
     "area": (0.7, 1.0),  # of the crop, as a share of the stored image; a centre crop has 64 x 64 of 72 x 72 = 0.79
     "aspect": 1.1,  # sides differ by up to this factor, drawn evenly on a log scale from 1 / aspect to aspect
-    "rotation": 10.0,  # degrees either way
+    "rotation": 10.0,  # degrees, to either side
     "elastic": 0.0,  # smooth random displacement, in 1/64 of the network's input; its spread is about half of this
-    "pen": 0.0,  # ink times up to exp(pen) either way, so that strokes come out wider or thinner (sketches only)
+    "pen": 0.0,  # ink times exp(-pen) to exp(pen), which makes strokes thinner or wider (sketches only)
     "erase": 0.0,  # mean side of a rectangle wiped off, as a share of the network's input; it may stick out
 }
-SOLID = (0.2, 0.5)  # ink up to the first becomes paper, from the second a full stroke, straight in between
-KNOTS = 4  # an elastic displacement has as many cells a side: what bends together is a quarter of the image
+SOLID = (0.2, 0.5)  # ink up to the first becomes paper, from the second on a full stroke; linear in between
+KNOTS = 4  # cells per side of an elastic displacement: a quarter of the image bends together
 
 
 def check_augmentation(augmentation: dict[str, Any] | None) -> dict[str, Any]:
-    """`AUGMENTATION` with some of its values replaced, or DataError."""
+    """Return `AUGMENTATION` with some of its values replaced, or raise a DataError."""
     changed = dict(augmentation or {})
     for name, value in changed.items():
         if name not in AUGMENTATION:
@@ -46,7 +46,7 @@ def training_batch(
     images: np.ndarray, rng: np.random.Generator, preprocessing: dict[str, Any],
     augmentation: dict[str, Any] | None = None,
 ) -> np.ndarray:  # fmt: skip
-    """Random resized crop, mirror image, rotation and bending as one warp an image, then normalisation.
+    """Crop, resize, mirror, rotate and bend at random, in one warp per image; then normalise.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ def training_batch(
     preprocessing : dict
         See `dataset.make_preprocessing`.
     augmentation : dict, optional
-        What differs from `AUGMENTATION`.
+        Values to replace in `AUGMENTATION`.
 
     Returns
     -------
@@ -113,8 +113,8 @@ def random_warps(
 def random_bends(count: int, rng: np.random.Generator, size: int) -> np.ndarray:
     """Smooth random displacements, float32 (2, count, size, size): x and y, normal, with the spread 151 / 315 = 0.48.
 
-    Bicubic B-splines over a grid of coefficients of spread 1, which they smooth: the spread is 0.50 at a knot, 0.46
-    between knots. As smooth as a hand moving.
+    They are bicubic B-splines over a grid of coefficients of spread 1, which they smooth: the spread is 0.50 at a knot,
+    0.46 between knots.
     """
     basis = _splines(size)
     knots = rng.standard_normal((2, count, basis.shape[1], basis.shape[1]), dtype=np.float32)
@@ -136,7 +136,7 @@ def _splines(size):
 
 
 def _sample(images, x, y, paper):
-    """Values of images (B, S, S, C) at positions x, y (B, h, w) in pixels from the corner, bilinear; paper outside.
+    """Values of images (B, S, S, C) at positions x, y (B, h, w), in pixels from the corner: bilinear, paper outside.
 
     Returns float32 (B, h, w, C), from 0 to 255.
     """
@@ -156,7 +156,7 @@ def _sample(images, x, y, paper):
 
 
 def _erase(images, rng, share, paper):
-    """Wipe a rectangle off each of images (B, h, w, C), in place; its sides vary by half either way."""
+    """Wipe a rectangle off each image (B, h, w, C), in place. Its sides vary from half to one and a half."""
     for image, (across, down, wide, high) in zip(images, rng.random((len(images), 4)), strict=True):
         height, width = image.shape[:2]
         half = (0.5 + wide) * share * width / 2, (0.5 + high) * share * height / 2
@@ -190,7 +190,7 @@ def evaluation_batch(images: np.ndarray, preprocessing: dict[str, Any]) -> np.nd
 
 
 def ten_crops(images: np.ndarray, preprocessing: dict[str, Any]) -> np.ndarray:
-    """Four corners, the centre, and the mirror image of each, in this order, for predictions to be averaged.
+    """Return four corners, the centre, and the mirror image of each, in this order: predictions are averaged over them.
 
     Parameters
     ----------
@@ -229,7 +229,7 @@ def _check_images(images, preprocessing):
 
 
 def _paper(preprocessing):
-    """What fills the corners that a rotation uncovers: paper, or for photos the mean colour."""
+    """Return what fills the corners that a rotation uncovers: paper, or for photos the mean colour."""
     if preprocessing["kind"] == "sketch":
         return 0
     mean = np.rint(255 * np.atleast_1d(preprocessing["mean"])).astype(int).tolist()
@@ -237,7 +237,7 @@ def _paper(preprocessing):
 
 
 def _normalise(images, preprocessing):
-    """float32 of uint8 (..., C): solid strokes, then (value - mean) / std, by a table of 256 a channel."""
+    """float32 of uint8 (..., C): solid strokes, then (value - mean) / std, by a table of 256 values per channel."""
     level = np.arange(256) / 255
     if preprocessing["kind"] == "sketch":
         low, high = preprocessing["solid"]

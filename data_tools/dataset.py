@@ -1,4 +1,4 @@
-"""What every source of images ends up as: three splits of 8-bit images, and how to prepare them."""
+"""What every source of images becomes: three splits of 8-bit images, and how to prepare them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -19,7 +19,7 @@ TEST_SHARE, VALIDATION_SHARE = 26 / 80, 6 / 80
 
 @dataclass(frozen=True)
 class Dataset:
-    """Images and labels in three splits, with what a network needs to know to prepare them.
+    """Images and labels in three splits, and how to prepare them for a network.
 
     Attributes
     ----------
@@ -31,10 +31,10 @@ class Dataset:
         Drawings hold ink: 0 is paper, 255 is a stroke. Photos hold plain brightness.
     preprocessing : dict
         Plain JSON: size, stored, channels, kind ("sketch" or "photo"), mean, std, source, split_seed; for drawings
-        also solid. It travels with a saved model, so that new images can be prepared the same way, and the test
-        images found again.
+        also solid. A saved model carries it, so that new images can be prepared in the same way, and the test images
+        can be found again.
     augmentation : dict
-        How training images are varied: `augment.AUGMENTATION`, with other values where wanted.
+        How training images are varied: `augment.AUGMENTATION`, perhaps with other values.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Dataset:
         return augment.training_batch(images, rng, self.preprocessing, self.augmentation)
 
     def development(self, seed: int) -> "Dataset":
-        """Data to make choices with: a quarter of what is not test (13 of 54) in the place of the test images.
+        """Return data to make choices with: a quarter of all but the test (13 of 54) stands in for the test images.
 
         The test images themselves are left out. ``seed`` draws the quarter, class by class.
         """
@@ -63,7 +63,7 @@ class Dataset:
         return replace(self, train=train, validation=(images[:0], labels[:0]), test=test)
 
     def with_augmentation(self, **changed: Any) -> "Dataset":
-        """The same data, training images varied otherwise; see `augment.AUGMENTATION`. DataError for bad values."""
+        """The same data, with other `augment.AUGMENTATION` of the training images; a DataError for bad values."""
         return replace(self, augmentation=augment.check_augmentation({**self.augmentation, **changed}))
 
     def evaluation_batch(self, images: np.ndarray) -> np.ndarray:
@@ -75,7 +75,7 @@ class Dataset:
         return augment.ten_crops(images, self.preprocessing)
 
     def without_validation(self) -> "Dataset":
-        """The same data with the validation images among those to train on: 54 of 80, when every choice is made."""
+        """The same data, with the validation images among those to train on: 54 of 80, once every choice is made."""
         images, labels = (np.concatenate(pair) for pair in zip(self.train, self.validation, strict=True))
         order = np.argsort(labels, kind="stable")
         return replace(self, train=(images[order], labels[order]), validation=(images[:0], labels[:0]))
@@ -96,12 +96,12 @@ def check_seed(seed: Any) -> int:
 
 
 def make_preprocessing(size: int, kind: str = "sketch", channels: int = 1) -> dict[str, Any]:
-    """The dictionary that describes how stored images become a network's input.
+    """Return the dictionary that says how stored images become a network's input.
 
     Parameters
     ----------
     size : int
-        Side of the network's input; images are stored at 9/8 of it, room for crops.
+        Side of the network's input; images are stored at 9/8 of it, which leaves room for crops.
     kind : {"sketch", "photo"}
     channels : {1, 3}
     """
@@ -115,7 +115,7 @@ def make_preprocessing(size: int, kind: str = "sketch", channels: int = 1) -> di
 
 
 def choose_classes(available: Sequence[str], classes: int | Sequence[str] | None, source: str) -> tuple[str, ...]:
-    """The chosen class names, alphabetical.
+    """Return the chosen class names, in alphabetical order.
 
     Parameters
     ----------
@@ -169,14 +169,14 @@ def split_counts(count: int) -> tuple[int, int, int]:
 
 
 def split_class(count: int, seed: int, name: str) -> tuple[np.ndarray, ...]:
-    """Places of one class's images in (train, validation, test), int64, disjoint, all of them.
+    """Share out the images of one class: places in (train, validation, test), int64, each image in one of them.
 
     Parameters
     ----------
     count : int
     seed : int
     name : str
-        The class. It takes part in the draw, so that a class is split alike in a source of more or fewer classes.
+        The class. It takes part in the draw, so that a class is split alike, whatever other classes there are.
 
     Raises
     ------
@@ -191,7 +191,7 @@ def split_class(count: int, seed: int, name: str) -> tuple[np.ndarray, ...]:
 
 
 def hold_out(count: int, seed: int, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Places of one class's training images in (train, validation), where the test images come apart from them."""
+    """Places of one class's training images in (train, validation), if the source has test images of its own."""
     if count < 2:
         raise DataError(f"class {name!r} has {count} training image; expected 2 or more, one of them to validate")
     validation = max(1, round(count * VALIDATION_SHARE / (1 - TEST_SHARE)))
@@ -204,7 +204,7 @@ def _stream(seed, name):
 
 
 def stack_split(parts: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """One (images, labels) from a list of each class's images; label = place in the list."""
+    """Return one (images, labels) from a list with the images of each class; a label is a place in that list."""
     images = np.concatenate(parts)
     labels = np.repeat(np.arange(len(parts), dtype=np.int64), [len(part) for part in parts])
     return images, labels

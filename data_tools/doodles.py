@@ -479,7 +479,7 @@ def images(class_name: str, count: int, rng: np.random.Generator, size: int) -> 
     _drawer(class_name)
     drawings = np.zeros((count, size, size, 1), np.uint8)
     for drawing in drawings:
-        width = max(1.0, rng.uniform(1.2, 1.8) * size / 72)  # in a small image, still visible
+        width = max(1.0, rng.uniform(1.2, 1.8) * size / 72)  # visible in a small image, too
         drawing[..., 0] = render(draw(class_name, rng), size, width=width)
     return drawings
 
@@ -490,8 +490,8 @@ def load(
 ) -> Dataset:  # fmt: skip
     """Draw the data set.
 
-    Each class and each split has a random stream of its own, so that a drawing does not depend on which other
-    classes are wanted, nor on how many drawings the other splits have.
+    Each class and each split has a random stream of its own. So a drawing depends neither on the other classes that
+    are wanted, nor on the number of drawings in other splits.
 
     Parameters
     ----------
@@ -502,7 +502,7 @@ def load(
     classes : sequence of str, optional
         Some of `CLASSES`; all of them by default.
     train, validation, test : int
-        Drawings a class in each split.
+        Drawings per class in each split.
 
     Returns
     -------
@@ -515,7 +515,7 @@ def load(
     counts = {"train": train, "validation": validation, "test": test}
     for split_name, count in counts.items():
         if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count < 1:
-            raise DataError(f"{split_name} is {count!r}; expected the drawings a class, 1 or more")
+            raise DataError(f"{split_name} is {count!r}; expected the drawings per class, 1 or more")
     ask_for_images(len(names) * sum(counts.values()), preprocessing)
     splits = []
     for split, count in enumerate(counts.values()):

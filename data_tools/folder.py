@@ -1,6 +1,6 @@
-"""Images in a zip archive or a folder, one folder a class: listed, read, reduced to 8 bit, kept in a cache.
+"""Images in a zip archive or a folder, one folder per class: listed, read, reduced to 8 bits, kept in a cache.
 
-Understood layouts, as they are or below further folders: class/image (ImageFolder; TU-Berlin's png/class/1.png and
+These layouts are understood, also below further folders: class/image (ImageFolder; TU-Berlin's png/class/1.png and
 svg/class/1.svg) and train/class/image beside val/class/image (ImageNet). Archives are read in place, never unpacked.
 """
 
@@ -26,17 +26,17 @@ from tqdm import tqdm
 from . import dataset, room, tuberlin
 from .errors import DataError, readable
 
-logging.getLogger("PIL").addHandler(logging.NullHandler())  # which else grumbles to stderr over damaged files
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # otherwise it writes to stderr about damaged files
 SUFFIXES = {".png", ".jpg", ".jpeg", ".svg", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 BOUNDED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # zipfile expands other methods without a limit
 LARGEST_FILE = 50 * 10**6  # bytes of one image; an archive can claim any number
 LARGEST_SIDE = 10**4  # pixels of an image's longer side; drawings are padded to a square
-FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM")  # of Pillow's many; it would run a PostScript file
+FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM")  # some of Pillow's; it would even run a PostScript file
 PARTS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 EXPECTED = "a zip archive or folder with class/image in it"
-SAMPLES = 32  # images looked at to tell drawings from photos
+SAMPLES = 32  # so many images tell drawings from photos
 WHITE, WHITE_SHARE = 230, 0.6  # a drawing: grey, and most of it at least this light
-CACHE_VERSION = 1  # to be raised whenever the same files would give other bytes
+CACHE_VERSION = 1  # raise it when the same files would give other bytes
 
 
 def load(
@@ -45,8 +45,8 @@ def load(
 ) -> dataset.Dataset:  # fmt: skip
     """Load a zip archive or a folder of images; see `data_tools.load` for the parameters.
 
-    Drawings (SVG, or grey and mostly white: `looks_drawn`) are drawn again with a visible pen, ink 255 on paper 0.
-    Anything else is a photo: cropped to a square and reduced, grey if all `SAMPLES` looked at are grey.
+    Drawings are SVG, or grey and mostly white (`looks_drawn`): they are drawn again with a visible pen, ink 255 on
+    paper 0. Anything else is a photo: it is cropped to a square and reduced, to grey if all `SAMPLES` are grey.
 
     Returns
     -------
@@ -55,7 +55,7 @@ def load(
     Raises
     ------
     DataError
-        What cannot be found, read or understood, in one line.
+        Something cannot be found, read or understood; one line says what.
     """
     with open_source(path) as source:
         layout = read_layout(source)
@@ -72,7 +72,7 @@ def load(
 
 
 # ----------------------------------------------------------------------------------------------------------
-# Where the bytes come from: a zip archive or a folder, behind the same three methods.
+# Where the bytes come from: a zip archive or a folder, which have the same three methods.
 # ----------------------------------------------------------------------------------------------------------
 
 
@@ -112,9 +112,9 @@ class Zip:
         self.archive.close()
 
     def images(self) -> dict[str, Any]:
-        """{name: what tells that it has changed} of the images, names checked, sizes checked."""
+        """{name: what tells that it has changed} of the images; names and sizes are checked."""
         for info in self.archive.infolist():
-            name = info.filename.replace("\\", "/")  # as packers of old on Windows wrote them
+            name = info.filename.replace("\\", "/")  # as old packers on Windows wrote them
             parts = name.split("/")
             if ".." in parts or not parts[0] or ":" in parts[0]:
                 raise DataError(f"{self.path} names {info.filename!r}, outside of itself; refused: do not trust it")
@@ -131,7 +131,7 @@ class Zip:
             if info.compress_type not in BOUNDED:
                 raise NotImplementedError("expected it stored or deflated")
             with self.archive.open(info) as member:
-                data = member.read(info.file_size)  # without a number, all that a bomb holds would be expanded
+                data = member.read(info.file_size)  # with a number: otherwise a bomb would expand
             if len(data) != info.file_size:
                 raise zipfile.BadZipFile(f"it has {len(data)} bytes and claims {info.file_size}")
             return data
@@ -161,10 +161,10 @@ class Folder:
         pass
 
     def images(self) -> dict[str, Any]:
-        """{name: what tells that it has changed} of the images, sizes checked."""
+        """{name: what tells that it has changed} of the images; sizes are checked."""
         seen = {os.path.realpath(self.path)}
         for folder, inner, files in os.walk(self.path, onerror=_raise, followlinks=True):
-            # a folder reached twice, by a link back up say, would put the same image into train and test
+            # a folder that is reached twice, by a link upwards, would put the same image into train and test
             real = {name: os.path.realpath(os.path.join(folder, name)) for name in sorted(inner)}
             inner[:] = [name for name in real if real[name] not in seen]
             seen.update(real.values())
@@ -198,7 +198,7 @@ def _raise(error, path=None):
 
 
 def read_file(path: Path) -> bytes:
-    """The bytes of one image; DataError for what cannot be read, and for more than `LARGEST_FILE` bytes."""
+    """Return the bytes of one image; a DataError if it cannot be read, or has more than `LARGEST_FILE` bytes."""
     data = _first_bytes(path, LARGEST_FILE + 1)
     _check_bytes(len(data), path.name, path.parent)
     return data
@@ -232,7 +232,7 @@ def _check_bytes(count, name, source):
 
 
 def read_layout(source: Zip | Folder) -> dict[str, dict[str, list[str]]]:
-    """{class: {part: names of its images}}; part is "all", or "train", "val", "test" where the source says so."""
+    """Return {class: {part: names of its images}}; a part is "all", or "train", "val", "test" if the source says so."""
     paths = [tuple(name.split("/")) for name in sorted(source.images(), key=_natural)]
     if not paths:
         raise DataError(f"no images in {source.path}; expected {EXPECTED}, such as apple/1.png")
@@ -261,7 +261,7 @@ def read_layout(source: Zip | Folder) -> dict[str, dict[str, list[str]]]:
 
 
 def _add_empty_classes(layout, folders, above, parted):
-    """Class folders without an image join the layout, to be named in an error instead of passed over."""
+    """Add class folders without an image to the layout: an error names them, instead of passing them over."""
     for folder in folders:
         below = folder[len(above) :]
         part: str | None = "all"
@@ -272,7 +272,7 @@ def _add_empty_classes(layout, folders, above, parted):
 
 
 def _with_test_part(layout, source):
-    """In a source of train, val and perhaps test: without labelled test images, val are the test images."""
+    """In a source with train, val and perhaps test: if no test image has a label, val are the test images."""
     classes = {name: parts for name, parts in layout.items() if "train" in parts}
     if not all("test" in parts for parts in classes.values()):
         for parts in classes.values():
@@ -290,13 +290,13 @@ def _with_test_part(layout, source):
 
 
 def _natural(name):
-    """Sort key by which 2.png comes before 10.png, so that both editions of TU-Berlin have the same order."""
-    parts = re.split(r"0*(\d+)", name)  # a longer number is a larger one; int() refuses those of 5000 digits
+    """A sort key that puts 2.png before 10.png: so both editions of TU-Berlin have the same order."""
+    parts = re.split(r"0*(\d+)", name)  # a longer number is larger; int() refuses 5000 digits
     return [(len(part), part) if part.isdecimal() else (-1, part) for part in parts]
 
 
 def split(parts: dict[str, list[str]], seed: int, name: str) -> tuple[np.ndarray, ...]:
-    """Places of one class's images in (train, validation, test); images are counted through in the order of `parts`."""
+    """Places of one class's images in (train, validation, test); they are counted in the order of `parts`."""
     if "all" in parts:
         return dataset.split_class(len(parts["all"]), seed, name)
     counts = [len(part) for part in parts.values()]
@@ -313,7 +313,7 @@ def split(parts: dict[str, list[str]], seed: int, name: str) -> tuple[np.ndarray
 
 
 def read_image(data: bytes, name: str) -> Image.Image:
-    """A PIL image of mode L or RGB: first frame, alpha laid over white, 16 bit scaled to 8, upright.
+    """Return a PIL image of mode L or RGB: its first frame, upright, on white if it has alpha, 16 bits scaled to 8.
 
     Parameters
     ----------
@@ -328,7 +328,7 @@ def read_image(data: bytes, name: str) -> Image.Image:
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # an image is read or refused
+            warnings.simplefilter("ignore")  # an image is read or refused, without more words
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 if not 0 < min(image.size) <= max(image.size) <= LARGEST_SIDE:
                     raise ValueError(f"it is {image.width} x {image.height} pixels; the limit is {LARGEST_SIDE} a side")
@@ -368,7 +368,7 @@ def looks_drawn(image: Image.Image) -> bool:
 
 
 def _judge(source, members):
-    """Kind and channels of a source from some of its images, evenly spread over the list."""
+    """Tell kind and channels of a source from some of its images, spread evenly over the list."""
     if all(name.lower().endswith(".svg") for name in members):
         return "sketch", 1
     painted = [name for name in members if not name.lower().endswith(".svg")]
@@ -380,7 +380,7 @@ def _judge(source, members):
 
 
 def reduce(data: bytes, name: str, preprocessing: dict[str, Any], where: str | None = None) -> np.ndarray:
-    """A file's bytes as the image to store, uint8 (stored, stored, channels); `where` is its name in messages."""
+    """Turn a file's bytes into the image to store, uint8 (stored, stored, channels); messages call it `where`."""
     stored, channels, where = preprocessing["stored"], preprocessing["channels"], where or name
     if name.lower().endswith(".svg"):
         if preprocessing["kind"] != "sketch":
@@ -400,8 +400,8 @@ def reduce(data: bytes, name: str, preprocessing: dict[str, Any], where: str | N
 
 
 def _reduced(source, layout, names, preprocessing, progress):
-    """(a list of each class's images in the order of its parts, preprocessing), from the cache if it is there."""
-    for kept in dict.fromkeys([tuple(sorted(layout)), names]):  # the cache of all classes serves for some as well
+    """(list of each class's images in the order of its parts, preprocessing), from the cache if they are there."""
+    for kept in dict.fromkeys([tuple(sorted(layout)), names]):  # the cache of all classes serves for some of them, too
         found = _read_cache(_cache_path(source, kept, preprocessing), preprocessing["size"])
         counts = [sum(map(len, layout[name].values())) for name in kept]
         if found is not None and len(found[0]) == sum(counts):
@@ -416,8 +416,8 @@ def _reduced(source, layout, names, preprocessing, progress):
         [member for part in members for member in part],
         desc=f"reducing {source.name}",
         unit="image",
-        delay=1,  # no bar for what is soon done
-        disable=None if progress else True,  # None: where stderr is no terminal
+        delay=1,  # no bar if it is soon done
+        disable=None if progress else True,  # None: only if stderr is a terminal
     )
     for row, member in zip(images, every):
         row[:] = reduce(source.read(member), member, wanted, f"{member} in {source.path}")
@@ -432,7 +432,7 @@ def _cache_path(source, names, preprocessing):
 
 
 def _read_cache(path, size):
-    """(images, preprocessing), or None where there is no cache or it is damaged."""
+    """(images, preprocessing), or None if there is no cache or it is damaged."""
     try:
         kept = json.loads(path.with_suffix(".json").read_text("utf-8"))
         about = kept["preprocessing"]
@@ -449,7 +449,7 @@ def _read_cache(path, size):
 
 
 def _write_cache(path, images, preprocessing):
-    """Each file appears under its name when it is whole; without a place to write, go on without a cache."""
+    """Write each file so that it appears when it is whole. If nothing can be written, go on without a cache."""
     about = {"preprocessing": preprocessing, "crc32": zlib.crc32(images)}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

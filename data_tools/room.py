@@ -1,14 +1,14 @@
-"""Memory for images, asked for before it is taken. What there is, `hbn_ref.memory` knows."""
+"""Memory for images: asked for before it is taken. `hbn_ref.memory` knows how much there is."""
 
 from typing import Any
 
 from .errors import DataError
 
-LITTLE = 2**26  # bytes that nobody need ask for: hbn_ref is imported for more only
+LITTLE = 2**26  # bytes: for less nobody asks, and hbn_ref is not imported
 
 
 def ask(what: str, count: int, advice: str) -> None:
-    """DataError unless ``count`` bytes can be had."""
+    """Raise a DataError unless ``count`` bytes can be had."""
     if count <= LITTLE:
         return
     from hbn_ref import memory
@@ -18,7 +18,7 @@ def ask(what: str, count: int, advice: str) -> None:
 
 
 def ask_for_images(count: int, preprocessing: dict[str, Any]) -> None:
-    """DataError unless ``count`` images can be drawn, stored, and put into splits."""
+    """Raise a DataError unless ``count`` images can be drawn, stored, and put into splits."""
     stored, channels = preprocessing["stored"], preprocessing["channels"]
     needed = count * stored**2 * channels * 3 // 2 + 16 * stored**2  # put into splits; drawn at four times the side
     what = f"size is {preprocessing['size']}: {count} images of {stored} x {stored} pixels"
@@ -26,7 +26,7 @@ def ask_for_images(count: int, preprocessing: dict[str, Any]) -> None:
 
 
 def ask_for_batch(count: int, preprocessing: dict[str, Any], each: int) -> None:
-    """DataError unless a batch can be prepared that takes ``each`` bytes a value."""
+    """Raise a DataError unless a batch can be prepared that takes ``each`` bytes per value."""
     size, channels = preprocessing["size"], preprocessing["channels"]
     what = f"a batch of {count} images of {size} x {size} pixels"
     ask(what, each * count * size**2 * channels, "choose a smaller batch")

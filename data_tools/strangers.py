@@ -1,6 +1,6 @@
-"""Drawings of what is no doodle: twelve kinds of things, to see what a network makes of things that it does not know.
+"""Drawings of things that are no doodles: twelve kinds, to see what a network makes of what it does not know.
 
-They are drawn by the hand that draws the doodles, so that nothing but the shape tells them apart.
+The same hand draws them and the doodles, so that nothing but the shape tells them apart.
 """
 
 import numpy as np
@@ -90,7 +90,7 @@ KINDS = tuple(_DRAWERS)
 
 
 def images(count: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return ``count`` drawings of each kind, the same ones every time: uint8 (12 count, size, size, 1), labels."""
+    """Return ``count`` drawings of each kind, always the same: uint8 (12 count, size, size, 1), and labels."""
     drawn = np.zeros((len(KINDS) * count, size, size, 1), np.uint8)
     for k, drawing in enumerate(drawn):
         rng = np.random.default_rng([k // count, k % count])

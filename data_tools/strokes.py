@@ -22,9 +22,9 @@ def render(strokes: Sequence[np.ndarray], size: int, *, width: float, supersampl
     size : int
         Side of the image in pixels.
     width : float
-        Width of the pen in pixels of the image. At least one fine pixel is drawn (see `supersample`).
+        Width of the pen in pixels of the image; it is at least one fine pixel (see `supersample`).
     supersample : int
-        The strokes are drawn without grey, `supersample` times larger, and each block of pixels is averaged.
+        Strokes are drawn without grey and `supersample` times larger; then each block of pixels is averaged.
 
     Returns
     -------
@@ -118,7 +118,7 @@ def scribble(x: float, y: float, radius_x: float, radius_y: float, turns: int = 
 
 
 def resample(stroke: np.ndarray, step: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return points about `step` apart along the stroke, and how far along the stroke each of them lies."""
+    """Return points about `step` apart along the stroke, and how far along it each of them lies."""
     along = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(stroke, axis=0).T))])
     distance = np.linspace(0.0, along[-1], max(2, round(along[-1] / step) + 1))
     columns = [np.interp(distance, along, column) for column in stroke.T]
@@ -202,7 +202,7 @@ def pose(strokes: Sequence[np.ndarray], rng: np.random.Generator) -> list[np.nda
     """Bend, turn, shear, stretch, perhaps mirror the whole drawing, and put it into the unit square."""
     points = np.concatenate(strokes)
     phase = rng.uniform(0, 2 * np.pi, 2)
-    wave = np.sin(points @ rng.normal(0, 1.2, (2, 2)) + phase)  # one slow wave a coordinate
+    wave = np.sin(points @ rng.normal(0, 1.2, (2, 2)) + phase)  # one slow wave per coordinate
     points = points + wave * rng.normal(0, 0.08, 2)
     angle, shear, stretch = rng.normal(0, [0.17, 0.12, 0.09])
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])

@@ -1,8 +1,8 @@
 """TU-Berlin sketches: where the archives come from, and how pen strokes survive being drawn small.
 
-20,000 sketches, 250 classes of 80, by Eitz, Hays and Alexa (2012). The strokes are 3 units wide on a square of
-800: a quarter of a pixel on one of 72. A plain reduction would leave a grey haze, so drawings are drawn again with
-a pen of `PEN` pixels, alike from the 1111 px originals, from copies of 150 px and from the SVG edition.
+They are 20,000 sketches, 250 classes of 80, by Eitz, Hays and Alexa (2012). The strokes are 3 units wide on a square
+of 800, so a quarter of a pixel on one of 72: plain reduction would leave a grey haze. So drawings are drawn again with
+a pen of `PEN` pixels, in the same way from originals of 1111 pixels, from copies of 150, and from the SVG edition.
 """
 
 import contextlib
@@ -27,8 +27,8 @@ ARCHIVES = {  # format: (file name, MD5, size in words); the SVG edition is a te
     "svg": ("sketches_svg.zip", "aa7d8ae9c8bf5f5cb6d28cee9741737c", "about 50 MB"),
     "png": ("sketches_png.zip", "023123df86a928a5273e3ba11990d8fd", "about 525 MB"),
 }
-TIMEOUT = 30  # seconds in which the host must say something
-LARGEST_ARCHIVE = 2 * 10**9  # bytes a download may bring in all its tries
+TIMEOUT = 30  # seconds within which the host must answer
+LARGEST_ARCHIVE = 2 * 10**9  # bytes that a download may bring, all tries together
 LICENCE = "CC BY 4.0"
 CITATION = (
     "Mathias Eitz, James Hays, Marc Alexa: How Do Humans Sketch Objects? ACM Trans. Graph. (Proc. SIGGRAPH) 31(4), 2012"
@@ -36,9 +36,9 @@ CITATION = (
 NO_ARCHIVE = "set HBN_DATA=PATH to use an archive or folder at hand"
 
 PEN = 1.5  # width of a stroke in stored pixels (less on squares below 72, see `pen_width`)
-SMALL_EDITION = 150  # larger drawings pass through this size, so that they meet the small edition half-way
-INK_SHARE = 0.4  # of the usual darkness of this drawing's strokes; what is darker is ink
-LEAST_INK = 32  # of 255; anything lighter is paper, whatever the share says
+SMALL_EDITION = 150  # larger drawings are reduced to this size first, so that they look like the small edition
+INK_SHARE = 0.4  # of the usual darkness of a drawing's strokes: darker is ink
+LEAST_INK = 32  # of 255; lighter is paper in any case
 CURVE_POINTS = 8  # straight pieces a cubic curve is drawn with
 LARGEST_SVG = 10**6  # bytes; the strokes of a sketch are 20,000
 FARTHEST = 100  # sides of the viewBox from its corner to a point
@@ -57,7 +57,7 @@ def cache_folder() -> Path:
 
 
 def find() -> Path:
-    """The path of the user's copy: HBN_DATA, else an archive that `fetch` left in the cache folder.
+    """Return the path of the user's copy: HBN_DATA, else an archive that `fetch` left in the cache folder.
 
     Raises
     ------
@@ -71,13 +71,13 @@ def find() -> Path:
             raise DataError(f"HBN_DATA names {named}, which does not exist; expected an archive or a folder")
         return path
     for name, _, _ in ARCHIVES.values():
-        if os.path.isfile(cache_folder() / name):  # in somebody else's folder, too, it is only not there
+        if os.path.isfile(cache_folder() / name):  # also in somebody else's folder, where it just is not there
             return cache_folder() / name
     raise DataError(f"no TU-Berlin archive in {cache_folder()}; run 'python -m data_tools fetch', or {NO_ARCHIVE}")
 
 
 def fetch(edition: str = "svg", folder: Path | str | None = None, progress: bool = True) -> Path:
-    """Download an official archive, checked by MD5; a good copy already there is kept.
+    """Download an official archive and check its MD5; a good copy that is there already is kept.
 
     Parameters
     ----------
@@ -118,7 +118,7 @@ def fetch(edition: str = "svg", folder: Path | str | None = None, progress: bool
 
 
 def _sweep(folder):
-    """Delete what downloads that were killed a day ago or earlier left behind: pooch's temporary files."""
+    """Delete pooch's temporary files, left by downloads that were killed a day ago or earlier."""
     for path in folder.glob("tmp????????"):
         with contextlib.suppress(FileNotFoundError):  # another download moved its own away
             if path.is_file() and time.time() - path.stat().st_mtime > 86_400:
@@ -126,12 +126,12 @@ def _sweep(folder):
 
 
 class _Bar(tqdm):
-    """A progress bar for pooch that ends a download without an end."""
+    """A progress bar for pooch that stops a download which does not end."""
 
     received = 0
 
     def __bool__(self):
-        return True  # pooch asks whether there is a bar, tqdm would answer whether there is something to do
+        return True  # pooch asks: is there a bar? tqdm would answer: is there something to do?
 
     def update(self, n=1):
         self.received += n
@@ -141,14 +141,14 @@ class _Bar(tqdm):
 
 
 def pen_width(stored: int) -> float:
-    """Width in pixels of the pen on a square of `stored`: 1.5 from 72 up, less below, 1 at least."""
+    """Return the width of the pen in pixels on a square of `stored`: 1.5 from 72 up, less below, at least 1."""
     return min(PEN, max(1.0, PEN * stored / 72))
 
 
 def draw_image(image: Image.Image, stored: int) -> np.ndarray:
-    """A drawing of any size, dark on white, drawn again with a pen of `pen_width` on a square of `stored`.
+    """Draw a drawing of any size, dark on white, again: with a pen of `pen_width`, on a square of `stored`.
 
-    The strokes' own width is measured and they are widened by what is missing; wider ones keep their width.
+    The width of its strokes is measured, and they are widened by what is missing. Wider strokes keep their width.
 
     Parameters
     ----------
@@ -165,7 +165,7 @@ def draw_image(image: Image.Image, stored: int) -> np.ndarray:
     if image.size != (side, side):
         image = ImageOps.pad(image, (side, side), color=255)
     base = max(SMALL_EDITION, 2 * stored)
-    if side > base:  # the small edition was made with this filter, going by its greys
+    if side > base:  # to judge by its greys, the small edition was made with this filter
         image = image.resize((base, base), Image.Resampling.BILINEAR)
     fine = 4 if stored <= 128 else 2
     ink = 255 - np.asarray(image.resize((fine * stored,) * 2, Image.Resampling.BICUBIC))
@@ -226,7 +226,7 @@ def _widen(strokes, by):
 
 
 def draw_svg(data: bytes, stored: int, name: str) -> np.ndarray:
-    """A drawing of the SVG edition, drawn with a pen of `pen_width` on a square of `stored`.
+    """Draw a drawing of the SVG edition, with a pen of `pen_width`, on a square of `stored`.
 
     Parameters
     ----------
@@ -243,7 +243,7 @@ def draw_svg(data: bytes, stored: int, name: str) -> np.ndarray:
     Raises
     ------
     DataError
-        Not SVG, or paths with other commands than M, L, H, V, C and Z.
+        It is not SVG, or has paths with other commands than M, L, H, V, C and Z.
     """
     from .strokes import render
 
@@ -251,22 +251,22 @@ def draw_svg(data: bytes, stored: int, name: str) -> np.ndarray:
 
 
 def read_strokes(data: bytes, name: str = "the SVG file") -> list[np.ndarray]:
-    """The pen strokes of an SVG drawing as polylines: list of float64 (n, 2), x, y in 0..1 of the viewBox, y down.
+    """Return the strokes of an SVG drawing as polylines: a list of float64 (n, 2), x, y in 0..1 of the viewBox, y down.
 
     Curves become `CURVE_POINTS` straight pieces each. Transforms may be nested. DataError as in `draw_svg`.
     """
     try:
         if len(data) > LARGEST_SVG:
             raise ValueError(f"it has {len(data)} bytes, more than {LARGEST_SVG}")
-        with np.errstate(all="ignore"):  # what overflows is refused at the end
+        with np.errstate(all="ignore"):  # overflow is refused at the end
             return _strokes(_parse(data))
-    except (expat.ExpatError, ValueError, LookupError) as error:  # LookupError: an encoding that Python does not know
+    except (expat.ExpatError, ValueError, LookupError) as error:  # LookupError: Python does not know its encoding
         reason = str(error)[:200]
         raise DataError(f"cannot read {name}: {reason}; expected SVG strokes as in TU-Berlin's archive") from error
 
 
 def _parse(data):
-    """The root element of an XML file. One that declares entities is refused: a few lines could expand to gigabytes."""
+    """Return the root of an XML file. Entities are refused: a few lines of them could expand to gigabytes."""
     builder, parser = ElementTree.TreeBuilder(), expat.ParserCreate(namespace_separator="}")
     parser.StartElementHandler, parser.EndElementHandler = builder.start, builder.end
     parser.EntityDeclHandler = _refuse_entity

@@ -1,6 +1,6 @@
-"""What the notebooks of the course import and call: what their first cells need, data, and the checks of exercises.py.
+"""What the notebooks of the course import and call: setup, data, and the checks of exercises.py.
 
-The teacher's commands, `python tutorials/course.py COMMAND`, stand in teacher.py, which students do not get.
+The teacher's commands, `python tutorials/course.py COMMAND`, are in teacher.py, which students do not get.
 """
 
 import hashlib
@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-ROOT = HERE if (HERE / "hbn_ref").is_dir() else HERE.parent  # nbgrader's folders have all beside the notebook
-for folder in (HERE, ROOT):  # a checkout works without being installed
+ROOT = HERE if (HERE / "hbn_ref").is_dir() else HERE.parent  # nbgrader's folders have everything beside the notebook
+for folder in (HERE, ROOT):  # so that a checkout works without installation
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
 
@@ -29,7 +29,7 @@ ORACLE = HERE / "data" / "oracle.json"
 
 
 def setup():
-    """Print versions, threads and memory, and compile the kernels: from here on nothing is timed while it compiles."""
+    """Print versions, threads and memory, and compile the kernels, so that no later timing includes that."""
     import matplotlib
     import numba
     from tqdm.auto import tqdm
@@ -56,9 +56,9 @@ def _memory():
 
 
 def sketches(classes=None, size=64, seed=0):
-    """Return TU-Berlin's sketches where they are at hand (`python -m data_tools fetch`, HBN_DATA), else the doodles.
+    """Return TU-Berlin's sketches if they are at hand (`python -m data_tools fetch`, HBN_DATA), else the doodles.
 
-    By default the first 15 classes. HBN_DATA=doodles asks for the doodles; a path in it that is not there is an error.
+    By default these are the first 15 classes. HBN_DATA=doodles asks for the doodles; if it is a path, it must exist.
     """
     import data_tools
     from data_tools import doodles, folder, tuberlin
@@ -86,14 +86,15 @@ def sketches(classes=None, size=64, seed=0):
 
 
 def short(full, fast):
-    """Return ``full``, or ``fast`` where HBN_FAST=1 asks for a quick run."""
+    """Return ``full``, or ``fast`` if HBN_FAST=1 asks for a quick run."""
     return fast if FAST else full
 
 
 def warm_start(variant="hybrid", epochs=None, seed=0, **options):
-    """Return (trained small network, its data), from a file where this version of the code has trained it before.
+    """Return (trained small network, its data): from a file, if this version of the code has trained it before.
 
-    At most 90 seconds on two cores, with the doodles or 15 classes of TU-Berlin. A hybrid keeps conv5 and conv6 real.
+    Otherwise it trains at most 90 seconds on two cores, with the doodles or 15 classes of TU-Berlin. A hybrid keeps
+    conv5 and conv6 real.
     ``options`` go to `models.build`.
     """
     from hbn_ref import files, models, train
@@ -129,7 +130,7 @@ def warm_start(variant="hybrid", epochs=None, seed=0, **options):
 
 
 def _digest():
-    """A name for the state of the code that a training depends on."""
+    """A name for the state of the code on which a training depends."""
     found = hashlib.sha256()
     names = (*("compiler", "kernels", "simd", "engine"), *CHAPTERS[:6])
     for path in (*(path for name in names for path in sources(name)), *sorted((ROOT / "data_tools").glob("*.py"))):
@@ -144,18 +145,19 @@ def sources(name):
 
 
 def results(name):
-    """Return a report of ``results/`` by its path, such as "evidence.json"."""
+    """Return a report in ``results/`` by its path, such as "evidence.json"."""
     return json.loads((ROOT / "results" / name).read_text("utf-8"))
 
 
 EVIDENCE = {
     "top1": "top-1 %", "top5": "top-5 %", "equivalent_ops": "equivalent ops", "weight_bytes": "weight bytes",
-    "file_bytes": "packed file", "ms_per_image": "ms an image", "ms_packed": "ms packed", "train_seconds": "training s",
+    "file_bytes": "packed file", "ms_per_image": "ms per image", "ms_packed": "ms packed",
+    "train_seconds": "training s",
 }  # fmt: skip
 
 
 def called(name):
-    """A network of the study `evidence` as it is named to a reader."""
+    """Return what readers call a network of the study `evidence`."""
     from hbn_ref import plots, presets
 
     return {**plots.NAMES, presets.LONGER: "FPrec, twice as long"}.get(name, name)
@@ -164,8 +166,8 @@ def called(name):
 def expect(*columns, networks=None):
     """Print what the study `evidence` measured on TU-Berlin, in columns of `EVIDENCE`, for some of its networks or all.
 
-    Means over the seeds; +- is one standard error over them. Milliseconds are the least of all seeds: whatever else
-    a machine does only adds to a time.
+    Figures are means over the seeds; +- is one standard error. Milliseconds are the least of all seeds: whatever else a
+    machine does can only add to a time.
     """
     from hbn_ref import cost, study
 
@@ -188,9 +190,9 @@ def expect(*columns, networks=None):
 
 
 def savings(network, against="fprec"):
-    """Return how many times fewer bytes of weights, and operations, one network of the study `evidence` has.
+    """Return by how many times one network of the study `evidence` has fewer bytes of weights, and fewer operations.
 
-    An operation is a multiplication and an addition; one of bits counts 1/58, as in chapter 7.
+    An operation is a multiplication and an addition. An operation on bits counts 1/58, as in chapter 7.
     """
     small, large = (next(iter(results("evidence.json")[name].values())) for name in (network, against))
     return tuple(large[key] / small[key] for key in ("weight_bytes", "equivalent_ops"))
@@ -199,13 +201,13 @@ def savings(network, against="fprec"):
 def oracle():
     """Return every choice of layers to keep real, trained and judged: the summary of `presets.choice`, shortened.
 
-    data, classes, epochs, drawings (to train, to validate, to test), command, machine, and by seed: choices, layers,
-    kept; ops of each choice.
+    It holds data, classes, epochs, drawings (to train, to validate, to test), command, machine, ops of each choice; and
+    by seed choices, layers, kept.
     """
     return json.loads(ORACLE.read_text("utf-8"))
 
 
-if __name__ == "__main__":  # the commands are the teacher's: nothing here imports them
+if __name__ == "__main__":  # the teacher's commands, which nothing here imports
     if not (HERE / "teacher.py").exists():
         raise SystemExit("course.py: the teacher's commands are not in this copy of the course")
     runpy.run_path(str(HERE / "teacher.py"), run_name="__main__")

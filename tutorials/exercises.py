@@ -1,8 +1,8 @@
-"""Checks of exercises: what an answer gave back, compared as what it is, and said so that a student can go on.
+"""Checks of exercises: they compare what an answer returns, and say what is wrong so that a student can go on.
 
-A check is handed an `Answer` in the place of each function of the student's: it gets copies, so that nothing which a
-check computes with can be changed by what it checks. An exercise that nobody has touched gives ``...``, and its check
-then says "not done yet". Only when grading does a check raise.
+A check gets an `Answer` in the place of each function of the student's. That passes copies on, so that no answer can
+change what its check computes with. An exercise that nobody has touched returns ``...``, and its check says "not done
+yet". A check raises only while grading.
 """
 
 import hashlib
@@ -13,14 +13,14 @@ import re
 
 import numpy as np
 
-ROUNDS = 3  # times a check draws new cases
-WORDS = 25  # of a written answer
+ROUNDS = 3  # how often a check draws new cases
+WORDS = 25  # that a written answer needs
 WORD_BITS = 64
 MOST_SHOWN = 8  # numbers of an array in a message
 
 
 class NotDone(Exception):
-    """The exercise, or the part of it that is named, is as it came."""
+    """Nobody has touched the exercise, or the part of it that is named."""
 
 
 class CheckFailed(AssertionError):
@@ -35,10 +35,10 @@ def _grading():
 
 
 def check(number, *answers, none=False):
-    """Decorate the check of an exercise, a function (rng, *answers): it is run at once, on cases drawn by rng.
+    """Decorate the check of an exercise, a function (rng, *answers): it runs at once, on cases that rng draws.
 
     It says "right", "not done yet" or what is wrong; while grading it raises unless all is right. Functions come to the
-    check as an `Answer`; ``none=True`` where None is something that they may give back.
+    check as an `Answer`. With ``none=True`` they may return None.
     """
 
     def run(function):
@@ -70,7 +70,7 @@ def _verdict(number, text):
 
 
 class Answer:
-    """A student's function. It is called with copies; ``given`` holds those of the last call, as the call left them."""
+    """A student's function, called with copies. ``given`` holds those of the last call, as it left them."""
 
     def __init__(self, function, none=False):
         self.function, self.none, self.given = function, none, ()
@@ -107,10 +107,10 @@ def _after(error):
 
 
 def same(got, expected, tolerance=0.0, what="the result", values=None):
-    """Raise where an answer is ``...`` (not done), or is not what is expected; arrays, lists and tuples are alike.
+    """Raise if an answer is ``...`` (not done), or not what is expected. Arrays, lists and tuples are alike.
 
-    Whole numbers, truth values and words (uint64) are compared as what they are; real numbers to ``tolerance`` times
-    the largest expected. ``values`` is how many values a row of words holds: bits beyond are named its tail.
+    Whole numbers, truth values and words (uint64) are compared as what they are, real numbers to ``tolerance`` times
+    the largest expected. ``values`` is how many values a row of words holds: a message calls the bits after them tail.
     """
     if got is Ellipsis:
         raise NotDone
@@ -139,9 +139,9 @@ def parts(got, expected, tolerance=0.0, what="it"):
 
 
 def pieces(got, *expected, names, what="it"):
-    """Return the pieces of an answer in a list, or say what came in their place.
+    """Return the pieces of an answer in a list, or say what came instead.
 
-    A tuple and a list are alike; so is an array where it holds pieces of the shapes of ``expected``.
+    A tuple and a list are alike; so is an array, if it holds pieces of the shapes of ``expected``.
     """
     if got is Ellipsis:
         raise NotDone
@@ -158,7 +158,7 @@ def pieces(got, *expected, names, what="it"):
 
 
 def array(got, shape, kind, what):
-    """An answer as an array of ``kind`` (bool, int or float) and of this shape, or say what came in its place."""
+    """Return an answer as an array of ``kind`` (bool, int or float) and of this shape, or say what came instead."""
     if got is Ellipsis:
         raise NotDone
     found = _array(got, np.empty(shape, kind), what)
@@ -172,7 +172,7 @@ def array(got, shape, kind, what):
 
 
 def _array(got, expected, what):
-    """An answer as an array of the expected shape; of a list, whole numbers stay whole, however large."""
+    """Return an answer as an array of the expected shape; whole numbers in a list stay whole, however large."""
     wanted = f"expected {_described(expected)}"
     if got is None:
         raise AssertionError(f"{what} is None, {wanted}")
@@ -192,7 +192,7 @@ def _array(got, expected, what):
 
 
 def _typed(array):
-    """An array of objects as booleans, as whole numbers (int64, or Python's where these are too small), as float64."""
+    """Return an array of objects as booleans, whole numbers (int64, or Python's if they are larger) or float64."""
     items = [
         item.item() if isinstance(item, np.ndarray) and item.ndim == 0 else item for item in array.ravel().tolist()
     ]
@@ -220,7 +220,7 @@ def _bits(words):
 
 
 def _wrong_bits(got, expected, values):
-    """Say where value 0 went where all bits changed places, else which bit is wrong first."""
+    """Say where value 0 went if all bits changed places, else which bit is the first wrong one."""
     got, expected = _bits(np.atleast_1d(got)), _bits(np.atleast_1d(expected))
     count = expected.shape[-2] * WORD_BITS
     used = (np.arange(count) < (count if values is None else values)).reshape(expected.shape[-2:])
@@ -280,7 +280,7 @@ def _same_numbers(got, expected, tolerance, what, _):
 
 
 def _unequal(got, expected):
-    """Where whole numbers differ. Those of unlike types are compared by Python, which rounds none of them."""
+    """Return where whole numbers differ. Python compares unlike types, as it rounds none of them."""
     if got.dtype == expected.dtype or got.dtype == bool or expected.dtype == bool:
         return np.asarray(got != expected)
     pairs = zip(got.ravel().tolist(), expected.ravel().tolist(), strict=True)
@@ -288,7 +288,7 @@ def _unequal(got, expected):
 
 
 def _pattern(got, expected, tolerance):
-    """A word on all numbers of an array, where they are wrong in the same way."""
+    """A remark if all numbers of an array are wrong in the same way."""
     got, expected = got.astype(np.float64), expected.astype(np.float64)
     if got.size < 4 or not np.isfinite(got).all() or not np.ptp(expected):
         return ""
@@ -310,7 +310,7 @@ def _pattern(got, expected, tolerance):
 def catches(test, good, faults, kernel="kernel"):
     """Check a student's own test: it passes ``good`` and raises AssertionError for each of ``faults`` {name: thing}.
 
-    ``kernel`` is what a message calls them.
+    A message calls them ``kernel``.
     """
     test, calls = getattr(test, "function", test), []
 
@@ -354,7 +354,7 @@ def _brief(value):
 
 
 def words(number, text):
-    """A written answer: counted here, marked by the teacher."""
+    """A written answer: its words are counted here, the teacher marks it."""
     count = len(re.findall(r"\w+", str(text)))
     print(f"{number}: {'not done yet' if count < WORDS else f'{count} words, for your teacher to read'}")
 

@@ -2,8 +2,8 @@
 
 `course` hands all of it out.
 
-Nothing here stops a notebook: who makes no guess reads the result alone, and where no widget can be shown (without
-ipywidgets, on paper, on a page, in a test) a knob is shown in three fixed positions.
+Nothing here stops a notebook. If a reader makes no guess, there is the result alone. Where no widget can be shown
+(without ipywidgets, on paper, on a page, in a test), a knob is shown in three fixed positions.
 """
 
 import io
@@ -20,7 +20,7 @@ _guesses = {}
 def show(figure, name, alt=None):
     """Display a matplotlib figure with its alternative text; HBN_FIGURES=FOLDER also writes it there.
 
-    Pictures that say themselves what they show need no ``alt``.
+    Pictures that carry such a text already need no ``alt``.
     """
     from IPython.display import Image, display
 
@@ -35,7 +35,7 @@ def show(figure, name, alt=None):
 
 
 def _png(figure):
-    """A figure as PNG with at most 256 colours: a third of the bytes, and no difference that is seen."""
+    """A figure as PNG with at most 256 colours: a third of the bytes, and no visible difference."""
     from PIL import Image
 
     whole, small = io.BytesIO(), io.BytesIO()
@@ -61,7 +61,7 @@ def here(chapter):
 
 
 def guess(number, *values):
-    """Note a guess, one value or several, for the cell that calls `reveal` with the same number; ... is no guess."""
+    """Note a guess, of one value or several, for the cell that calls `reveal` with the same number; ... is no guess."""
     flat = [value for own in values for value in _flat(own)]
     if not flat or any(value is None or value is Ellipsis for value in flat):
         _guesses.pop(number, None)
@@ -82,8 +82,8 @@ def reveal(number, *values, unit=""):
 def slider(draw, name=None, shown=None, **knob):
     """Let a reader turn a knob, one keyword with its positions: ``slider(draw, gamma=[0.001, 0.01, 0.1])``.
 
-    ``draw(position)`` prints, or returns a figure, which is shown (and saved) as ``name``. Where widgets can be shown
-    it is a slider; elsewhere the first, the middle and the last position, or those of ``shown``.
+    ``draw(position)`` prints, or returns a figure, which is shown and saved as ``name``. Where widgets can be shown it
+    is a slider; elsewhere the first, the middle and the last position are shown, or those of ``shown``.
     """
     if len(knob) != 1:
         raise TypeError(f"slider: expected one knob with its positions, got {len(knob)}")
@@ -110,10 +110,10 @@ def _show(figure, name):
 
 
 def _widgets():
-    """The module ipywidgets where somebody is there to turn a knob, else None.
+    """Return the module ipywidgets if somebody is there to turn a knob, else None.
 
-    A page (Lab, Notebook, VS Code) can answer a question of the kernel's, and says so with each cell that it runs. What
-    runs notebooks unattended (nbclient, and with it nbconvert and the grader) says that it cannot.
+    A page (Lab, Notebook, VS Code) can answer a question of the kernel's, and says so with each cell that it runs. A
+    program that runs notebooks unattended (nbclient, so nbconvert and the grader, too) says that it cannot.
     """
     try:
         from IPython import get_ipython

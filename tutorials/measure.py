@@ -1,4 +1,4 @@
-"""What can be measured of a notebook's readability: words, lines, functions that come unannounced, pictures, ends.
+"""What can be measured of a notebook's readability: words, lines, functions without a word before them, pictures, ends.
 
 python tutorials/measure.py [NAME ...]     # a table of the notebooks, or of those whose names hold one of NAME
 """
@@ -48,9 +48,9 @@ def uses(tree, modules, functions):
 
 
 def unannounced(cells):
-    """The functions and names of the package that code uses before any text has written them; checks are left out.
+    """Return the functions and names of the package that code uses before any text names them, except in checks.
 
-    Written is a name in the type of code, by its last part at least: `pack_weights` for conv.pack_weights.
+    A text names them in the type of code, by the last part at least: `pack_weights` for conv.pack_weights.
     """
     trees = {place: ast.parse(source) for kind, place, source, _ in cells if kind == "code"}
     modules, functions = _package(trees.values())
@@ -79,9 +79,9 @@ def _items(cells, title):
 def measure(path):
     """Return what is counted in a notebook.
 
-    words : of all text, as they stand between blanks
+    words : of all text, separated by blanks
     lines, width : of the longest code cell, and of the longest line of code
-    functions : names of the package that no text has written before they are used
+    functions : names of the package that are used before any text names them
     drawings : cells with a picture of a drawing, and its output
     learn, know : the numbered lines of "What you'll learn" and of "What you now know"
     """
@@ -112,7 +112,7 @@ def _draws(tree):
 
 
 def faults(path):
-    """Return what a notebook has too much or too little of, a line each."""
+    """Return what a notebook has too much or too little of, in one line each."""
     found = measure(path)
     said = [
         f"{key}: {value}, at most {LIMITS[key]}"
@@ -128,7 +128,7 @@ def faults(path):
 
 
 def main(names):
-    """Print a table, and what is at fault."""
+    """Print a table, and what is wrong."""
     paths = [path for path in sorted(HERE.glob("0*.ipynb")) if not names or any(name in path.stem for name in names)]
     print(f"{'':13} words  lines  width  functions  drawings  learn  know")
     for path in paths:

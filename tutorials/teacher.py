@@ -8,9 +8,9 @@
     python tutorials/course.py oracle results/choice.json    # data/oracle.json, for notebook 8, from that study
 
 An exercise is a code cell with the id ``ex-3-2``; its check is the cell ``check-3-2``. A check cell with `course.check`
-in it gives a point, one with `course.words` an answer for the teacher to read; some have both.
+in it gives a point, one with `course.words` gives the teacher an answer to read; some have both.
 
-Answers stand in ``solutions/`` for everyone to read; only the grader's seed is secret. Students' code is run as it is,
+The answers in ``solutions/`` are for everyone to read; only the grader's seed is secret. Students' code runs as it is,
 with the rights of whoever grades.
 """
 
@@ -32,7 +32,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # with Python's option -P it is not there
 import course  # noqa: E402
 
-TIMEOUT = 600  # seconds a cell may take
+TIMEOUT = 600  # seconds that a cell may take
 COLUMNS = ("file", "exercise", "points", "comment", "words")  # of the grader's table
 HANDOUT = """\
 # Nine notebooks on binary neural networks
@@ -53,7 +53,7 @@ Begin with 01_bits.ipynb. Run the cells from top to bottom. An exercise is a cel
 The package is hbn_ref, with a chapter's code in the file or folder that bears its name. Code: MIT, text and figures:
 CC BY 4.0.
 """
-UNWANTED = ("__pycache__", ".ipynb_checkpoints", "packed")  # packed networks of results/, which no notebook reads
+UNWANTED = ("__pycache__", ".ipynb_checkpoints", "packed")  # packed: the networks in results/, which no notebook reads
 WIDGET = "application/vnd.jupyter.widget-view+json"
 ORACLE_KEYS = ("data", "classes", "epochs", "drawings", "command", "machine", "kept", "layers", "ops", "choices")
 
@@ -92,7 +92,7 @@ def clear(notebook):
 def execute(notebook, **environment):
     """Run a notebook from an empty kernel in the folder of the course; cells that fail keep their error as output.
 
-    A cell that ends the kernel, or does not end itself, keeps that as its error, and those behind it do not run.
+    If a cell ends the kernel, or does not end itself, that is its error, and the cells after it do not run.
     """
     from nbclient import NotebookClient
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
@@ -140,9 +140,9 @@ def code_of(text):
 
 
 def fingerprint(notebook, stem):
-    """Return what makes a notebook's outputs stale when it changes: its cells, and its chapter's code.
+    """Return the state of what a notebook's outputs depend on: its cells, and its chapter's code.
 
-    A chapter is a file or a folder. What its docstrings and comments say may change.
+    A chapter is a file or a folder. Its docstrings and comments may change.
     """
     parts = {
         "cells": json.dumps([[cell.cell_type, cell.source] for cell in notebook.cells]),
@@ -152,7 +152,7 @@ def fingerprint(notebook, stem):
 
 
 def publish(names):
-    """Run notebooks in full and write them back with their outputs; an error leaves the file as it was."""
+    """Run notebooks in full, and write them back with their outputs. After an error the file is as it was."""
     import time
 
     import nbformat
@@ -173,11 +173,11 @@ def publish(names):
 
 
 def tidy(notebook):
-    """Take out of a notebook that has run what is no use on a page, and fold what a guess comes before."""
+    """Take what is no use on a page out of a notebook that has run, and fold results that are to be guessed."""
     notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:
-        cell.metadata.pop("execution", None)  # times of day, which would differ at each run
-        if cell.cell_type == "code":  # a progress bar is a widget, and has nothing to show once its kernel is gone
+        cell.metadata.pop("execution", None)  # times of day, which differ at each run
+        if cell.cell_type == "code":  # a progress bar is a widget: without its kernel it shows nothing
             cell.outputs = [output for output in cell.outputs if WIDGET not in output.get("data", ())]
             if "course.reveal(" in cell.source:
                 cell.metadata["jupyter"] = {"outputs_hidden": True}
@@ -185,9 +185,9 @@ def tidy(notebook):
 
 
 def student(out):
-    """Copy the course into the folder ``out``, or into a zip file, without solutions and what is for teachers.
+    """Copy the course into the folder ``out``, or into a zip file, without solutions and without what is for teachers.
 
-    Its notebooks come without outputs, which would answer what a student is asked to guess.
+    Its notebooks have no outputs, as these would answer what a student is asked to guess.
     """
     import nbformat
 
@@ -200,7 +200,7 @@ def student(out):
     for path in (folder / "tutorials").glob("*.ipynb"):
         notebook = clear(nbformat.read(path, 4))
         for cell in notebook.cells:
-            cell.metadata.pop("jupyter", None)  # nothing is folded that is not there yet
+            cell.metadata.pop("jupyter", None)  # nothing to fold yet
         nbformat.write(notebook, path)
     _copy_package(folder)
     (folder / "README.md").write_text(HANDOUT, "utf-8")
@@ -219,7 +219,7 @@ def _refuse(*paths):
 
 
 def _copy_package(folder):
-    """Copy what the notebooks run on; of results, what they read."""
+    """Copy what the notebooks need: the packages, and of the results what they read."""
     for name in ("hbn_ref", "data_tools", "results"):
         shutil.copytree(course.ROOT / name, folder / name, ignore=shutil.ignore_patterns(*UNWANTED))
     for name in ("requirements.txt", "LICENSE"):
@@ -227,10 +227,10 @@ def _copy_package(folder):
 
 
 def grade_one(path, seed):
-    """Grade a student's notebook: rows of `COLUMNS`. Words are the whole cell of an answer that the teacher reads."""
+    """Grade a student's notebook: return rows of `COLUMNS`. Words are the whole cell of an answer for the teacher."""
     try:
         rows = _graded(path, seed)
-    except Exception as error:  # any damaged file is one row of the table, and not the end of the grading
+    except Exception as error:  # a damaged file is one row of the table, not the end of grading
         rows = [("", 0, f"cannot be read or run: {error}", "")]
     return [dict(zip(COLUMNS, (path, *row))) for row in rows]
 
@@ -242,7 +242,7 @@ def _graded(path, seed):
     handed_in = {cell.get("id"): cell.source for cell in notebook.cells if cell.cell_type == "code"}
     originals = [nbformat.read(own, 4) for own in notebooks()]
     own = max(originals, key=lambda own: len(handed_in.keys() & {cell.id for cell in own.cells}))
-    for cell in own.cells:  # only the answers are the student's: checks and everything else are as they were
+    for cell in own.cells:  # take only the answers from the student: checks and all else are ours
         if cell.id.startswith("ex-") and cell.id in handed_in:
             cell.source = handed_in[cell.id]
     failed = failures(execute(own, HBN_GRADE_SEED=seed, HBN_FAST=1, HBN_DATA="doodles"))
@@ -259,7 +259,7 @@ def _graded(path, seed):
 
 
 def grade(paths, seed, out):
-    """Grade students' notebooks into a table; what they wrote is in it to be read, without points."""
+    """Grade students' notebooks into a table. It also holds what they wrote, to be read, without points."""
     count = total = 0
     with open(out, "w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         table = csv.DictWriter(file, COLUMNS)
@@ -289,16 +289,16 @@ def figures(out):
 
 NBGRADER_CONFIG = """\
 c = get_config()
-c.ClearSolutions.code_stub = {"python": ""}  # our own stub stands above each answer, and is what students get
-c.ExecutePreprocessor.timeout = TIMEOUT  # seconds a cell
+c.ClearSolutions.code_stub = {"python": ""}  # students get our own stub, which stands above each answer
+c.ExecutePreprocessor.timeout = TIMEOUT  # seconds per cell
 """
 
 
 def nbgrader(out, seed=None):
-    """Write a folder for nbgrader: its settings, and the notebooks with answers between its markers as its sources.
+    """Write a folder for nbgrader: its settings, and as its sources the notebooks, with answers between its markers.
 
-    In a released cell the stub is left. Checks print for students; nbgrader puts the hidden lines, which make them
-    raise, back into what was handed in.
+    A released cell keeps its stub. Checks print for students. Hidden lines make them raise: nbgrader puts these lines
+    back into what was handed in.
     """
     import nbformat
 
@@ -308,14 +308,14 @@ def nbgrader(out, seed=None):
         notebook, solved = clear(nbformat.read(path, 4)), answers(path.stem)
         asked = exercises(notebook)
         for cell in notebook.cells:
-            if cell.cell_type == "markdown":  # the package lies beside the notebook, the other notebooks do not
+            if cell.cell_type == "markdown":  # the package is beside the notebook, other notebooks are not
                 cell.source = re.sub(r"\]\((\d\d_\w+)\.ipynb", r"](../\1/\1.ipynb", cell.source.replace("](../", "]("))
             kind, _, number = cell.id.partition("-")
             kinds = asked.get(number.replace("-", "."), ())
             if kind not in ("ex", "check") or not kinds:
                 continue
             about = {"schema_version": 3, "grade_id": cell.id, "solution": kind == "ex", "locked": kind == "check"}
-            if kind == "ex":  # words make it one of nbgrader's manually graded cells
+            if kind == "ex":  # with words, nbgrader has it graded by hand
                 cell.source += f"\n### BEGIN SOLUTION\n{solved[cell.id]}\n### END SOLUTION"
                 points = 2 if "words" in kinds else 0
             else:
@@ -336,7 +336,7 @@ def nbgrader(out, seed=None):
 
 
 def write_oracle(path):
-    """What notebook 8 needs of the summary that `python -m hbn_ref study --preset choice` wrote, into data/."""
+    """Write into data/ what notebook 8 needs of the summary that `python -m hbn_ref study --preset choice` wrote."""
     found = json.loads(Path(path).read_text("utf-8"))
     try:
         found["drawings"] = found["settings"]["drawings"]
@@ -363,7 +363,7 @@ def main():
         p.set_defaults(run=lambda a, function=function: function(a.out))
     p = commands.add_parser("nbgrader", help=nbgrader.__doc__.splitlines()[0])
     p.add_argument("out", metavar="OUT")
-    p.add_argument("--seed", metavar="SECRET", help="the hidden cases come from it; else one is drawn")
+    p.add_argument("--seed", metavar="SECRET", help="the hidden cases come from it; by default it is drawn")
     p.set_defaults(run=lambda a: nbgrader(a.out, a.seed))
     p = commands.add_parser("oracle", help=write_oracle.__doc__.splitlines()[0])
     p.add_argument("path", metavar="CHOICE.json")

@@ -65,7 +65,7 @@ def _widest(row, parts):
 
 
 def bytes_a_layer(before: dict[str, int], after: dict[str, int]) -> Figure:
-    """Draw {layer: bytes} as float32 and packed, a pair of bars a layer, with the factor between them."""
+    """Draw {layer: bytes} as float32 and packed: a pair of bars per layer, with the factor between them."""
     figure = new_figure(8, 4.2)
     axis = figure.subplots()
     places = np.arange(len(before))

@@ -25,7 +25,7 @@ def _score_terms(axis, rows, gamma):
 
 
 def _score_clusters(axis, rows, clusters):
-    """Draw the scores on a line, a row a layer, the clusters by colour and marker, what is kept ringed."""
+    """Draw the scores on a line, one row per layer; colour and marker show the cluster, a ring what is kept."""
     score, kept = np.array([row["score"] for row in rows]), [i for i, row in enumerate(rows) if row["kept_real"]]
     for k, cluster in enumerate(reversed(clusters)):
         axis.plot(score[cluster], cluster, markersize=9, ls="", label=f"cluster {k + 1}", **style_of_series(k))
@@ -77,7 +77,7 @@ def five_steps(rows: list[dict[str, Any]], gamma: float, clusters: list[list[int
         raise ValueError(f"step: expected a whole number from 1 to 5, got {step!r}")
     figure = new_figure(14, 3.6)
     axes = figure.subplots(1, 5, width_ratios=(1, 1, 1, 1.2, 0.8))
-    known = rows if step == 5 else [{**row, "kept_real": False} for row in rows]  # the end is not told before it comes
+    known = rows if step == 5 else [{**row, "kept_real": False} for row in rows]  # do not tell the end before it comes
     panels = (
         lambda axis: layer_bars(axis, known, [row["error"] for row in rows], "1. error", "E", False),
         lambda axis: layer_bars(axis, known, [row["share"] for row in rows], "2. cost share", "NF, logarithmic", True),

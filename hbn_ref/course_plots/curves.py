@@ -42,7 +42,7 @@ def bands(x: ArrayLike, series: dict[str, Any], xlabel: str, ylabel: str) -> Fig
 
 
 def seeds(groups: dict[str, Any], ylabel: str) -> Figure:
-    """Draw {name: a value for each seed} as one column of marked dots a name, their mean as a line."""
+    """Draw {name: a value for each seed}: one column of marked dots per name, and a line at their mean."""
     figure = new_figure(7, 3.6)
     axis = figure.subplots()
     for i, (name, values) in enumerate(groups.items()):
@@ -155,7 +155,7 @@ def two_paths(counts: np.ndarray, panels: dict[str, Any]) -> Figure:
 
 
 def drops(published: dict[str, dict[str, list[float]]], xlabel: str) -> Figure:
-    """Draw {network: {variant: accuracies}}, a row a network: a marker for each, a line where FPrec and FBin differ."""
+    """Draw {network: {variant: accuracies}}: one row per network, a marker for each, a line from FBin to FPrec."""
     figure = new_figure(8, 1.2 + 0.5 * len(published))
     axis, labelled = figure.subplots(), set()
     for y, tops in enumerate(published.values()):

@@ -139,7 +139,7 @@ def maps(panels: dict[str, np.ndarray], label: str, *, signed: bool = False) -> 
 
 
 def answer(image: np.ndarray, title: str, top: list[tuple[str, float]]) -> Figure:
-    """Draw an image as a network sees it, and beside it the classes that it holds likeliest, [(class, share)]."""
+    """Draw an image as a network sees it, and beside it the classes that it finds likeliest, [(class, share)]."""
     figure = new_figure(7, 2.9)
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.4))
     left.imshow(image, cmap="Greys")

@@ -1,4 +1,4 @@
-"""How series look, told apart by colour, marker, dash and hatch; what a picture says to whoever cannot see it."""
+"""How series look: told apart by colour, marker, dash and hatch. And what a picture says to those who cannot see it."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ HATCHES = ("", "//", "..", "xx", "\\\\", "oo", "++")
 
 
 def style_of_series(i: int) -> dict[str, Any]:
-    """Colour and marker of series i: no two series of a picture have the same marker before the eighth."""
+    """Colour and marker of series i; the first seven series of a picture all have different markers."""
     return {"color": list(COLOURS.values())[i % 4], "marker": (*MARKERS.values(), "^", "v", "P")[i % 7]}
 
 
