@@ -28,10 +28,10 @@ def bits_before_after(before: np.ndarray, after: np.ndarray, shares: dict[str, A
         heights = [100 * pair[i] for pair in shares.values()]
         axes[2].bar(np.arange(len(shares)) + 0.4 * i, heights, 0.4, color=colour, hatch=hatch, edgecolor="white",
                     label=("before", "after")[i])  # fmt: skip
-    axes[2].axhline(50, color="black", lw=1, ls=":")
+    axes[2].axhline(50, color="black", lw=1, ls=":", label="half")
     axes[2].set_xticks(np.arange(len(shares)) + 0.2, list(shares))
     axes[2].set(ylabel="bits that are +1 (%)", title="every binary layer", ylim=(0, 125))
-    axes[2].legend(frameon=False, ncols=2, loc="upper center")
+    axes[2].legend(frameon=False, ncols=3, loc="upper center", fontsize=8)
     return figure
 
 
@@ -47,7 +47,7 @@ def strips(panels: dict[str, dict[str, list[tuple[str, float, str]]]]) -> Figure
                 axis.barh(y, width, 0.75, left, color=COLOURS[variant], hatch=hatch, edgecolor="white", lw=0.6,
                           label=kind if new else None)  # fmt: skip
                 labelled.add(kind)
-                if width * len(panels) > 0.011 * len(name) * longest:
+                if width > 0.0061 * len(name) * len(panels) * longest:  # where the name fits
                     box = {"facecolor": "white", "edgecolor": "none", "pad": 1.2, "alpha": 0.85}
                     axis.text(left + width / 2, y, name, ha="center", va="center", fontsize=7.5, bbox=box)
                 left += width
@@ -113,7 +113,7 @@ def ladder(rates: dict[str, float], limits: dict[str, float], xlabel: str) -> Fi
         axis.annotate(EngFormatter(places=1)(rate), (rate, i), (-6, 0), textcoords="offset points", ha="right",
                       va="center", color="white", weight="bold", bbox={"color": colour, "pad": 2, "lw": 0})  # fmt: skip
     for i, (name, rate) in enumerate(limits.items()):
-        axis.axvline(rate, color="black", lw=1.5, ls=DASHES[1 + i % 3], label=name)
+        axis.axvline(rate, color="black", lw=1.5, ls=DASHES[1 + i % 3], label=f"{name}: {EngFormatter(places=1)(rate)}")
     axis.set_yticks(range(len(rates)), list(rates))
     axis.set(xscale="log", xlabel=xlabel, xlim=(min(rates.values()) / 100, 1.5 * max(limits.values())))
     axis.xaxis.set_major_formatter(EngFormatter())
