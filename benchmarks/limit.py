@@ -77,7 +77,7 @@ def lines(table):
         }
         for row in table["rows"]
     ]  # fmt: skip
-    title = f"1. The limit: {table['limit'] / 1e12:.2f} T binary multiply-accumulates a second, one thread"
+    title = f"1. The limit: {table['limit'] / 1e12:.2f} T binary multiply-accumulates per second, one thread"
     share = ", ".join(f"{kernel} {100 * value:.0f} %" for kernel, value in table["share"].items())
     remarks = [
         f"the best loop: {table['block']}", f"geometric mean over layers of 128 channels and more: {share}",

@@ -1,9 +1,9 @@
-"""Engine room, the limit: loops of nothing but the work, which say what this processor could do at most.
+"""Engine room, the limit: loops that do the work and nothing else, and so tell what this processor could do at most.
 
-A block of sums stays in registers (`simd`), inputs and weights in the first-level cache; nothing is packed, scaled or
-stored. There are several ways to count and several shapes of block; the fastest loop is the limit, since a loop that
-does less is none. Left out are carry-save adders, which take 26 instructions of AVX2 for 4 vectors of 256 bits (4 to
-XOR, 15 to add, 7 to count), where look-ups take 16.
+A block of sums stays in registers (`simd`), inputs and weights stay in the first-level cache; nothing is packed, scaled
+or stored. There are several ways to count and several shapes of block; the fastest loop is the limit. Carry-save adders
+are left out: for 4 vectors of 256 bits they take 26 instructions of AVX2 (4 to XOR, 15 to add, 7 to count), and
+look-ups take 16.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ from numba import njit
 
 from . import simd
 
-STEPS, REPEATS = 64, 2_000  # of one sum (4 to 8 KB of weights); sums a call
+STEPS, REPEATS = 64, 2_000  # of one sum (4 to 8 KB of weights); sums per call
 KINDS = ("binary", "real")
 Shapes = dict[str, Sequence[tuple[int, int]]]
 
@@ -36,7 +36,7 @@ def product_loop(rows: int, lanes: int) -> Callable[..., None]:
 
 
 def byte_loop(rows: int, lanes: int, width: int) -> Callable[..., None]:
-    """Return the same where bits are counted in bytes; with look-ups (``width`` above 0) each weight takes 2 bytes."""
+    """Return a loop that counts bits in bytes; with look-ups (``width`` above 0) each weight takes 2 bytes."""
     step = 2 * lanes if width else lanes
 
     @njit(nogil=True, error_model="numpy")
@@ -53,36 +53,36 @@ def byte_loop(rows: int, lanes: int, width: int) -> Callable[..., None]:
 
 
 def _call(loop, rows, columns, kind, dtype):
-    """A function without arguments that runs a loop over random inputs and ``columns`` weights a step."""
+    """A function without arguments that runs a loop over random inputs and ``columns`` weights per step."""
     rng = np.random.default_rng(0)
     x = rng.integers(0, 2**63, (STEPS + 1) * rows).astype(np.uint64)
     x = rng.random(x.size, np.float32) if kind == "real" else x
     w = rng.integers(0, 16, STEPS * columns + 64).astype(dtype)  # 16: any weights for words, half bytes for look-ups
-    first = -w.ctypes.data % 64 // w.itemsize  # a vector that begins where a cache line does loads faster
+    first = -w.ctypes.data % 64 // w.itemsize  # a vector loads faster if it begins where a cache line does
     args = x, np.arange(rows) * (STEPS + 1), np.arange(STEPS), w[first : first + STEPS * columns]
     out = np.zeros(rows * columns, dtype)
     return lambda: loop(REPEATS, *args, out)
 
 
 def few() -> Shapes:
-    """The shapes (rows, lanes) among which the best was found on the processors at hand."""
+    """Return a few shapes (rows, lanes); on the processors at hand the best was among them."""
     if simd.register_bits() == 512:
         return {"words": ((4, 16), (8, 8), (8, 16)), "bytes": (), "real": ((4, 32), (8, 16), (8, 32))}
     return {"words": ((4, 1), (4, 4), (4, 8)), "bytes": ((4, 32), (4, 64), (6, 64)), "real": ((4, 8), (4, 16), (6, 16))}
 
 
 def loops(kind: str, shapes: Shapes | None = None) -> dict[str, tuple[Callable[[], Any], int]]:
-    """Return {name: (a call, multiply-accumulates in it)} of the loops that may be the limit.
+    """Return {name: (call, multiply-accumulates per call)} of the loops that may be the limit.
 
     Parameters
     ----------
     kind : {"binary", "real"}
-    shapes : {"words", "bytes", "real": pairs (rows, lanes)}; `few` of them unless given
+    shapes : {"words", "bytes", "real": pairs (rows, lanes)}; by default `few`
 
     Raises
     ------
     ValueError
-        For another kind.
+        There is no such kind.
     """
     if kind not in KINDS:
         raise ValueError(f"kind: expected one of {', '.join(KINDS)}, got {kind!r}")

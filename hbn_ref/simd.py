@@ -25,7 +25,7 @@ one vector of bits               instructions                                   
 AVX-512, words                   xor, count, add                                         512       0.4
 AVX2, words                      xor, 2 and, shift, 2 look-ups, add, add 8 bytes, add    256       2.3
 AVX2, bytes                      xor, 2 and, shift, 2 look-ups, 2 add                    256       2.0
-**AVX2, bytes, a table a byte**  2 look-ups, 2 add                                       256       1.0
+**AVX2, bytes, table per byte**  2 look-ups, 2 add                                       256       1.0
 NEON, words                      xor, count, 3 add (bytes to 16, 32, 64 bits)            128       2.5
 **NEON, bytes**                  xor, count, add                                         128       1.5
 no vectors                       xor, count, add                                         64        3.0

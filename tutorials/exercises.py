@@ -110,7 +110,7 @@ def same(got, expected, tolerance=0.0, what="the result", values=None):
     """Raise if an answer is ``...`` (not done), or not what is expected. Arrays, lists and tuples are alike.
 
     Whole numbers, truth values and words (uint64) are compared as what they are, real numbers to ``tolerance`` times
-    the largest expected. ``values`` is how many values a row of words holds: a message calls the bits after them tail.
+    the largest expected. ``values`` is how many values a row of words holds: a message calls bits after them the tail.
     """
     if got is Ellipsis:
         raise NotDone
