@@ -28,7 +28,7 @@ from hbn_ref import course_plots, plots, reference
 from hbn_ref.course_plots.network import SUBJECTS
 
 DESCRIBED = ("batchnorm_graph", "bit_convolution", "cells", "entering_bits", "five_steps", "maps_and_signs",
-             "network_map", "strips", "words")  # fmt: skip
+             "network_map", "staircase", "strips", "words")  # fmt: skip
 
 
 @pytest.mark.parametrize("name", DESCRIBED)
@@ -142,6 +142,14 @@ def test_cells_hold_their_numbers_and_frames():
     assert [len(axes.patches) for axes in figure.axes] == [0, 1, 0]
     assert figure.axes[1].patches[0].get_x() == pytest.approx(0.53) and figure.get_supxlabel() == "framed: changed"
     assert figure.get_label() == "Small arrays, row by row. W: 0.5 -0.25. sign: 1 0. counts: 3 -9. Framed: changed."
+
+
+def test_cells_of_small_numbers_have_one_scale_and_the_decimals_that_they_need():
+    figure = course_plots.cells({"W": [[0.0936, -0.02]], "left over": [[0.001, 0.0]], "n": [[0, 0]], "0": [[0.0]]})
+    assert [texts(axes) for axes in figure.axes] == [["+0.094", "-0.020"], ["+0.001", "+0.000"], ["0", "0"], ["+0.000"]]
+    scales = [axes.images[0].get_clim() for axes in figure.axes]
+    assert scales[0] == scales[1] == scales[3] == pytest.approx((-1.6 * 0.0936, 1.6 * 0.0936))
+    assert texts(course_plots.cells({"W": np.zeros((1, 1))}).axes[0]) == ["+0.00"]
 
 
 # ------------------------------------------------------------------------------------------ one operation

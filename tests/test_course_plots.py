@@ -23,7 +23,6 @@ Z = np.linspace(-2, 2, 41)
 STANDINS = {"sign": np.where(Z >= 0, 1.0, -1.0), "ste": np.clip(Z, -1, 1), "swish_sign": np.tanh(2 * Z)}
 SLOPES = {"sign": 0 * Z, "ste": (np.abs(Z) < 1) + 0.0, "swish_sign": 2 / np.cosh(2 * Z) ** 2}
 LOSSES = {"sign": np.sign(Z) + 1, "clip(x, -1, 1)": np.clip(Z, -1, 1) + 1}
-FILTER = np.array([[0.9, -0.4, 0.0], [-0.2, 0.7, -1.0]])
 BEFORE, AFTER = np.linspace(0, 4, 400), np.linspace(-3, 9, 400)
 BITS = {"conv2": (1.0, 0.4), "conv3": (0.9, 0.6)}
 STAY = {"conv2: before BatchNorm": [90.0, 92.0, 97.0], "classifier": [50.0, 70.0, 66.0]}
@@ -81,7 +80,6 @@ CASES = {  # function: arguments
     "seeds": (STAY, "predictions that stay (%)"),
     "pseudo_gradients": (Z, STANDINS, SLOPES),
     "staircase": (Z, LOSSES, SLOPES),
-    "filter_and_sign": (FILTER, 0.5),
     "bands": ([10, 20, 30], LOSS, "step", "training loss"),
     "maps": (MAPS, "taps outside"),
     "scatters": (POINTS, "central difference", "backward pass"),
@@ -319,6 +317,14 @@ def test_staircase_shows_losses_above_gradients():
     assert (upper.get_ylabel(), lower.get_ylabel(), lower.get_xlabel()) == ("loss", "gradient used", "the weight w")
 
 
+def test_a_weight_on_the_staircase_is_marked_in_both_parts():
+    figure = course_plots.staircase(*CASES["staircase"], at=-0.5)
+    for marked, plain in zip(figure.axes, picture("staircase").axes, strict=True):
+        [line] = [line for line in marked.lines if xy(line)[0] == [-0.5, -0.5]]
+        assert xy(line)[1] == [0, 1] and len(marked.lines) == len(plain.lines) + 1
+    assert figure.get_label().endswith("A line marks w = -0.5.")
+
+
 def test_scatters_show_points_and_where_both_are_equal():
     for axes, (title, (x, y)) in zip(picture("scatters").axes, POINTS.items(), strict=True):
         equal, points = axes.lines
@@ -387,18 +393,6 @@ def test_words_show_values_signs_and_bits_and_a_grey_tail():
 def test_a_full_word_has_no_tail():
     bits = course_plots.words(np.ones(64)).axes[2]
     assert texts(bits) == 64 * ["1"] and "0 bits" in bits.get_xlabel()
-
-
-def test_filter_and_sign_show_numbers_in_their_cells():
-    sign = np.array([[1, -1, 1], [-1, 1, -1]])
-    *panels, scale = picture("filter_and_sign").axes
-    expected = {"W": FILTER, "B = sign(W)": sign, "0.50 B": sign / 2, "W - 0.50 B": FILTER - sign / 2}
-    for axes, (title, values) in zip(panels, expected.items(), strict=True):
-        assert axes.get_title() == title and np.array_equal(axes.images[0].get_array(), values)
-        assert texts(axes) == [f"{value:+.1f}" for value in values.ravel()]
-        assert [text.get_position() for text in axes.texts] == [(j, i) for i in range(2) for j in range(3)]
-        assert axes.images[0].get_clim() == (-1, 1)
-    assert scale.get_ylabel() == "value"
 
 
 @pytest.mark.parametrize("signed", [False, True])

@@ -270,7 +270,8 @@ def test_only_the_teachers_side_imports_the_other():
         for name, nodes in ((name, list(nodes)) for name, nodes in own.items())
     }
     assert {name: found & own.keys() for name, found in imported.items()} == {
-        "teacher": {"course"}, "course": {"exercises", "lesson"}, "exercises": set(), "lesson": set(), "measure": set()
+        "teacher": {"course"}, "course": {"exercises", "lesson"}, "exercises": set(), "lesson": set(),
+        "kernels_to_test": set(), "measure": set(),
     }  # fmt: skip
 
 
@@ -294,7 +295,7 @@ def test_the_students_copy_has_no_solutions(tmp_path, capsys):
         "requirements.txt",
     } <= names
     assert not {f"tutorials/{name}" for name in ("README.md", "LECTURE.md", "teacher.py")} & names  # rubrics, answers
-    assert "tutorials/lesson.py" in names and "tutorials/measure.py" not in names
+    assert {"tutorials/lesson.py", "tutorials/kernels_to_test.py"} <= names and "tutorials/measure.py" not in names
     handout = tmp_path / "course" / "README.md"
     assert "-m jupyter lab tutorials" in handout.read_text("utf-8")
     pages = {handout: handout.read_text("utf-8")}
@@ -370,9 +371,11 @@ def test_nbgrader_sources_have_what_they_import_beside_them(tiny, monkeypatch, t
     teacher.nbgrader(tmp_path / "class")
     folder = tmp_path / "class" / "source" / "01_tiny"
     code = (
-        "import course, exercises, data_tools, hbn_ref; course.results('doodles/seed0.json'); print(course._digest())\n"
+        "import course, exercises, kernels_to_test, data_tools, hbn_ref\n"
+        "course.results('doodles/seed0.json'); print(course._digest())\n"
     )
-    code += "print(*(module.__file__ for module in (course, exercises, data_tools, hbn_ref)), sep='\\n')"
+    code += "modules = course, exercises, kernels_to_test, data_tools, hbn_ref\n"
+    code += "print(*(module.__file__ for module in modules), sep='\\n')"
     found = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True).stdout
     assert all(Path(line).is_relative_to(folder) for line in found.splitlines()[1:]), found
 

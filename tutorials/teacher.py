@@ -326,7 +326,7 @@ def nbgrader(out, seed=None):
         folder = Path(out) / "source" / path.stem
         folder.mkdir(parents=True)
         nbformat.write(notebook, folder / path.name)
-        for module in ("course.py", "exercises.py", "lesson.py"):
+        for module in ("course.py", "exercises.py", "lesson.py", "kernels_to_test.py"):
             shutil.copy(course.HERE / module, folder)
         if course.ORACLE.exists():
             shutil.copytree(course.ORACLE.parent, folder / course.ORACLE.parent.name)

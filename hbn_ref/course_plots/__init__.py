@@ -5,7 +5,7 @@ from .choosing import cloud, five_steps
 from .convolution import bit_convolution
 from .curves import arms, bands, drops, latent_weights, lines, pseudo_gradients, scatters, seeds, staircase, two_paths
 from .gradient import batchnorm_graph
-from .grids import answer, cells, filter_and_sign, maps, words
+from .grids import answer, cells, maps, words
 from .network import network_map
 from .signs import entering_bits, maps_and_signs
 
@@ -21,7 +21,6 @@ __all__ = [
     "cloud",
     "drops",
     "entering_bits",
-    "filter_and_sign",
     "five_steps",
     "grouped_bars",
     "ladder",

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from ..plots import BINARY, COLOURS, MARKERS, NAMES, new_figure, style_of
-from .look import DASHES, style_of_series
+from .look import DASHES, described, style_of_series
 
 
 def lines(
@@ -95,16 +95,26 @@ def pseudo_gradients(x: np.ndarray, surrogates: dict[str, Any], slopes: dict[str
     return figure
 
 
-def staircase(w: np.ndarray, losses: dict[str, Any], gradients: dict[str, Any]) -> Figure:
-    """Draw losses of one weight above what each estimator takes for the derivative of the first of them."""
+def staircase(w: np.ndarray, losses: dict[str, Any], gradients: dict[str, Any], *, at: float | None = None) -> Figure:
+    """Draw losses of one weight above what each estimator takes for the derivative of the first of them.
+
+    ``at`` is a weight to look at: a line across both.
+    """
     figure = new_figure(7.5, 5.6)
     upper, lower = figure.subplots(2, 1, sharex=True)
     _curves(upper, w, losses, "loss")
     _curves(lower, w, gradients, "gradient used")
     lower.set_xlabel("the weight w")
     for axis in (upper, lower):
+        if at is not None:
+            axis.axvline(at, color=BINARY, lw=3, zorder=1)
         axis.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
-    return figure
+    here = "" if at is None else f" A line marks w = {at:.3g}."
+    return described(
+        figure,
+        f"Against one weight w: above, losses ({', '.join(losses)}); below, what is taken for the slope of the first"
+        f" ({', '.join(gradients)}).{here}",
+    )
 
 
 def latent_weights(w: np.ndarray, crossings: np.ndarray) -> Figure:

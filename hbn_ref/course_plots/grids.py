@@ -1,5 +1,7 @@
 """Grids of numbers: rows of bits, filters, maps."""
 
+import math
+
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -65,32 +67,15 @@ def _word_rows(axes, x):
     axes[-1].set_xlabel(f"position = bit of the word; grey: the tail, {64 - len(x)} bits that stay 0")
 
 
-def filter_and_sign(w: np.ndarray, alpha: float) -> Figure:
-    """Draw a filter (kh, kw), its sign, alpha times its sign and what is left over, numbers in the cells."""
-    sign = np.where(w >= 0, 1.0, -1.0)
-    panels = {"W": w, "B = sign(W)": sign, f"{alpha:.2f} B": alpha * sign, f"W - {alpha:.2f} B": w - alpha * sign}
-    figure = new_figure(11, 3)
-    for axis, (title, values) in zip(figure.subplots(1, 4), panels.items(), strict=True):
-        image = axis.imshow(values, cmap="PuOr_r", vmin=-1, vmax=1)
-        for (row, column), value in np.ndenumerate(values):
-            dark = abs(value) > 0.6
-            axis.text(column, row, f"{value:+.1f}", ha="center", va="center", fontsize=7.5,
-                      color="white" if dark else "black")  # fmt: skip
-        axis.set(title=title, xticks=[], yticks=[])
-    figure.colorbar(image, ax=figure.axes, shrink=0.8, label="value")
-    return figure
-
-
-def _numbers(axis, values, framed):
-    """A small array with a number in each cell: bits black and white, other numbers on one scale of colours."""
+def _numbers(axis, values, framed, top, digits):
+    """A small array with a number in each cell: bits black and white, other numbers on a scale of colours."""
     bits = values.dtype == bool
-    top = 1 if bits else max(float(np.abs(values).max()), 1e-12)
     shown = np.where(values, top, 0) if bits else values
     axis.imshow(
         shown, cmap="Greys" if bits else "PuOr", vmin=0 if bits else -1.6 * top, vmax=top if bits else 1.6 * top
     )
     for (i, j), value in np.ndenumerate(values):
-        text = str(int(value)) if bits else f"{value:d}" if values.dtype.kind in "iu" else f"{value:+.2f}"
+        text = str(int(value)) if bits else f"{value:d}" if values.dtype.kind in "iu" else f"{value:+.{digits}f}"
         axis.text(j, i, text, ha="center", va="center", fontsize=9, color="white" if bits and value else "black")
         if framed is not None and framed[i, j]:
             axis.add_patch(
@@ -106,13 +91,17 @@ def _numbers(axis, values, framed):
 def cells(panels: dict[str, ArrayLike], *, framed: dict[str, ArrayLike] | None = None, label: str = "") -> Figure:
     """Draw {title: small (H, W) array} side by side with a number in each cell; booleans are bits, 1 black, 0 white.
 
-    ``framed`` {title: bool (H, W)} are cells to look at, ``label`` says what they are.
+    ``framed`` {title: bool (H, W)} are cells to look at, ``label`` says what they are. Real numbers have one scale of
+    colours in all panels, and as many decimals as the largest of them needs.
     """
     figure = new_figure(2.6 * len(panels), 2.9)
-    said = []
-    for axis, (title, values) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
-        values, marked = np.asarray(values), np.asarray((framed or {}).get(title, False))
-        _numbers(axis, values, np.broadcast_to(marked, values.shape))
+    said, arrays = [], {title: np.asarray(values) for title, values in panels.items()}
+    real = max((float(np.abs(values).max()) for values in arrays.values() if values.dtype.kind == "f"), default=0) or 1
+    digits = max(2, 1 - math.floor(math.log10(real)))
+    for axis, (title, values) in zip(figure.subplots(1, len(panels), squeeze=False)[0], arrays.items(), strict=True):
+        marked = np.broadcast_to(np.asarray((framed or {}).get(title, False)), values.shape)
+        top = real if values.dtype.kind == "f" else max(float(np.abs(values.astype(float)).max()), 1)
+        _numbers(axis, values, marked, top, digits)
         axis.set_title(title, fontsize=10)
         rows = "; ".join(" ".join(f"{value:.3g}" for value in row) for row in values.astype(float))
         said.append(f"{title}: {rows}")

@@ -291,3 +291,29 @@ found = centred
 
 def centred(w, g):
     return np.array(found(w, g))
+
+
+# %% ex-2-3 each gradient by the rule at where W has come
+def distances(g, w):
+    factor, found = (1 - 1 / w.shape[2]) * w[..., 0].size, []
+    for make in (sgd, adam):
+        for divisor in (1, factor):
+            optimizer, end = make(), w.copy()
+            running = [np.zeros_like(w) for _ in optimizer.slots]
+            for own in g:
+                optimizer.steps += 1
+                optimizer.update(end, binarize.weight_gradient(own, end, "paper") / divisor, *running)
+            found.append(np.linalg.norm(end - w))
+    return found
+
+
+# %% ex-2-3 one optimizer for both runs
+def distances(g, w):
+    factor = (1 - 1 / w.shape[2]) * w[..., 0].size
+    paper = [binarize.weight_gradient(own, w, "paper") for own in g]
+    optimizers = sgd(), adam()
+    return [
+        moved(optimizer, gradients, w)
+        for optimizer in optimizers
+        for gradients in (paper, [own / factor for own in paper])
+    ]

@@ -1,6 +1,6 @@
 # %% ex-2-1
 def signs_after_relu(x):
-    """x (N, C), before the ReLU -> ([count of -1, of 0, of +1] of np.sign, repaired signs (N, C))"""
+    """x (N, C), before the ReLU -> [count of -1, of 0, of +1] of np.sign, repaired signs (N, C)"""
     y = np.maximum(x, 0)
     counts = [int((np.sign(y) == value).sum()) for value in (-1, 0, 1)]
     return counts, np.where(y - y.mean(axis=0) >= 0, 1, -1)
@@ -19,23 +19,18 @@ def stand_in(x):
 
 # %% ex-2-3
 def distances(g, w):
-    """g (5, kh, kw, C_in, C_out), w (kh, kw, C_in, C_out) -> [SGD, SGD without, Adam, Adam without]"""
+    """g (5, kh, kw, C_in, C_out), w (kh, kw, C_in, C_out)
+    -> [SGD, SGD without, Adam, Adam without]"""
     factor = (1 - 1 / w.shape[2]) * w[..., 0].size
-    found = []
-    for make in (lambda: train.SGD(0.001, momentum=0), lambda: train.Adam(0.001)):
-        for divisor in (1, factor):
-            optimizer, moved = make(), w.copy()
-            running = [np.zeros_like(w) for _ in optimizer.slots]
-            for own in g:
-                optimizer.steps += 1
-                optimizer.update(moved, binarize.weight_gradient(own, w, "paper") / divisor, *running)
-            found.append(np.linalg.norm(moved - w))
-    return found
+    paper = [binarize.weight_gradient(own, w, "paper") for own in g]
+    without = [own / factor for own in paper]
+    return [moved(make(), gradients, w) for make in (sgd, adam) for gradients in (paper, without)]
 
 
 # %% ex-2-4
 def centred(w, g):
-    """w, g (kh, kw, C_in, C_out) -> [largest |W|, largest alpha, share of +1, largest |dL/dW|], w centred first"""
+    """w, g (kh, kw, C_in, C_out); w is centred first
+    -> [largest |W|, largest alpha, share of +1, largest |dL/dW|]"""
     channels, n = w.shape[2], w[..., 0].size
     w = w - w.mean(axis=2, keepdims=True)
     alphas = np.abs(w).mean(axis=(0, 1, 2))
@@ -43,6 +38,6 @@ def centred(w, g):
     return [np.abs(w).max(), alphas.max(), (w >= 0).mean(), np.abs(dw).max()]
 
 
-why = """Every weight equals the mean that is subtracted from it, so all signs are +1 and alpha is 0: the layer gives 0
+why = """Every weight equals the mean that is subtracted from it, so all signs are +1, alpha is 0, and the layer gives 0
 for every input. The factor 1 - 1/C_in makes the gradient 0 as well, and whatever a step did, the next centring would
-erase it; such a layer, often the first one, has to keep real weights."""
+erase it. Such a layer, often the first one, has to keep real weights."""

@@ -1,6 +1,7 @@
 # %% ex-3-1
 def convolve_bits(words, weights, channels, *, stride=1, padding=0, pad_value=0):
-    """words (N, H, W, W64) and weights (kh, kw, C_out, W64), uint64, of `channels` signs -> (N, Ho, Wo, C_out)"""
+    """words (N, H, W, W64), weights (kh, kw, C_out, W64): uint64, of `channels` signs
+    -> (N, Ho, Wo, C_out)"""
     (sh, sw), (ph, pw), (kh, kw, filters, _) = reference.pair(stride), reference.pair(padding), weights.shape
     n, height, width, _ = words.shape
     outside = bits.pack(np.full(channels, pad_value or 1))
@@ -17,7 +18,8 @@ def convolve_bits(words, weights, channels, *, stride=1, padding=0, pad_value=0)
 
 # %% ex-3-2
 def mend_border(counts, w, size, *, stride=1, padding=0):
-    """counts (N, Ho, Wo, C_out) of a map of size (H, W) padded with -1, real w (kh, kw, C_in, C_out) -> with 0"""
+    """counts (N, Ho, Wo, C_out) of a map of size (H, W), padded with -1; real w
+    (kh, kw, C_in, C_out) -> the counts with 0"""
     (sh, sw), (ph, pw) = reference.pair(stride), reference.pair(padding)
     sums = np.where(w >= 0, 1, -1).sum(axis=2)  # (kh, kw, C_out)
     out = counts.copy()
@@ -46,6 +48,6 @@ def binary_weight_backward(dout, x, w, *, stride=1, padding=0):
 def first_failure(kernel, cases):
     """cases come smallest first -> the smallest that the kernel gets wrong, or None"""
     for case in cases:
-        if not np.array_equal(kernel(*arrays(case), **case.options()), truth(case)):
+        if not np.array_equal(kernel(*case.arrays(), **case.options()), truth(case)):
             return case
     return None
