@@ -12,22 +12,11 @@ sys.path.insert(0, str(ROOT / "tutorials"))
 measure = pytest.importorskip("measure")
 
 NOTEBOOKS = sorted((ROOT / "tutorials").glob("0*.ipynb"))
-NOT_YET_REVISED = {  # shrinks until it is empty, and goes
-    "05_models", "06_train",
-}  # fmt: skip
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_revised_notebook_is_short_shows_a_drawing_and_says_what_you_now_know(path):
-    found = measure.faults(path)
-    if path.stem in NOT_YET_REVISED:
-        assert found, f"{path.stem} is revised: take it out of NOT_YET_REVISED"
-    else:
-        assert found == []
-
-
-def test_only_notebooks_that_are_there_are_not_yet_revised():
-    assert {path.stem for path in NOTEBOOKS} >= NOT_YET_REVISED
+def test_a_notebook_is_short_shows_a_drawing_and_says_what_you_now_know(path):
+    assert measure.faults(path) == []
 
 
 # ------------------------------------------------------------------------------------- the measure itself
