@@ -116,7 +116,7 @@ def measure(rounds, threads, torch, openvino):
 
 
 def _summary(rows, torch, openvino):
-    """The ratios that the README quotes: a peer's time divided by ours."""
+    """The ratios that the pages quote: a peer's time divided by ours."""
     found = {}
     if torch:
         for batch in shapes.BATCHES:

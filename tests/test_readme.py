@@ -9,12 +9,12 @@ import pytest
 import test_testing_faults
 from conftest import JIT
 
-from hbn_ref import conv
+from hbn_ref import conv, testing
 
 ROOT = Path(__file__).parents[1]
-README, PROMISES = ((ROOT / name / "README.md").read_text("utf-8") for name in (".", "tests"))
+FIRST, PACKAGE, PROMISES = ((ROOT / name / "README.md").read_text("utf-8") for name in (".", "hbn_ref", "tests"))
 PAGES = sorted(path for path in (*ROOT.glob("*.md"), *ROOT.glob("*/README.md")) if not path.parts[-2].startswith("."))
-BLOCKS = [block for block in re.findall(r"```python\n(.*?)```", README, re.S) if "runs/" not in block]
+BLOCKS = [block for block in re.findall(r"```python\n(.*?)```", FIRST + PACKAGE, re.S) if "runs/" not in block]
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
@@ -38,6 +38,16 @@ def test_figures_are_those_of_the_files_beside_them():
         len(own) for name, own in vars(test_testing_faults).items() if name.endswith("_FAULTS") or name == "ISSUE"
     ]
     assert "more than 100 faults planted in other" in PROMISES and sum(faults) > 100
+
+
+def test_the_first_page_is_short_and_begins_with_a_picture():
+    lines = FIRST.splitlines()
+    assert len(lines) <= 150
+    assert lines[2].startswith("![")
+
+
+def test_the_kit_has_as_many_cases_as_the_page_says():
+    assert f"has {len(testing.conv_cases()):,} cases" in PACKAGE
 
 
 def anchors(page):
