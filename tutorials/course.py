@@ -139,7 +139,7 @@ def _digest():
 
 
 def sources(name):
-    """Return the files of a module or a chapter of the package, which may be a folder; of nothing else there are none."""
+    """Return the files of a module or chapter of the package, which may be a folder; of no other name there are any."""
     package = ROOT / "hbn_ref"
     return sorted(package.glob(f"{name}/*.py")) or list(package.glob(f"{name}.py"))
 
