@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hbn_ref import choices, cost, presets, study
+from hbn_ref import choices, cost, hybrid, presets, study
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results"
@@ -134,6 +134,18 @@ def test_operations(network, channels, size, classes):
         line = next(row for row in rows(TOLD, "| network, input") if row[0].startswith(network))
         assert line[0] == f"{network}, {channels} x {size} x {size}, {classes} classes"
         assert line[1:] == [published(shown[variant]) for variant in ("wbin", *hybrids, "fbin")]
+
+
+def test_what_gamma_does():
+    found = report("doodles/seed0.json")["metric"]
+    names, errors, macs = ([row[key] for row in found] for key in ("layer", "error", "macs"))
+    shown = rows(TOLD, "| gamma | kept at ratio 0.6")
+    at = {0: 0, 0.00005: 0, 0.0001: 1, 0.0002: 0, 0.0008: 0, 0.0009: 2, 0.0024: 2, 0.0044: 2, 0.0046: 3, 0.021: 3, 9: 3}
+    for gamma, row in at.items():
+        scores = hybrid.metric(errors, macs, gamma)
+        kept = [" ".join(names[i] for i in hybrid.partition(scores, ratio, 3)) for ratio in (0.6, 0.4)]
+        assert kept == shown[row][1:], gamma
+    assert f"the default, {hybrid.balanced_gamma(errors, macs):.3f}, gives" in shown[3][0]
 
 
 # --------------------------------------------------------------------------------------------------- speed
