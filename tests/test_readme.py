@@ -50,15 +50,20 @@ def test_the_kit_has_as_many_cases_as_the_page_says():
     assert f"has {len(testing.conv_cases()):,} cases" in PACKAGE
 
 
+def prose(page):
+    """A page without its blocks of code."""
+    return re.sub(r"```.*?```", "", page.read_text("utf-8"), flags=re.S)
+
+
 def anchors(page):
     """The places in a page that a link can name: its headings, as GitHub spells them."""
-    titles = re.findall(r"^#+ +(.+)$", re.sub(r"```.*?```", "", page.read_text("utf-8"), flags=re.S), re.M)
+    titles = re.findall(r"^#+ +(.+)$", prose(page), re.M)
     return {re.sub(r"[^a-z0-9 _-]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_to_files_and_headings(page):
-    links = re.findall(r"\]\(([^)\s]+)\)", page.read_text("utf-8"))
+    links = re.findall(r"\]\(([^)\s]+)\)", prose(page))
     assert links
     for link in links:
         target, _, anchor = link.partition("#")
