@@ -14,11 +14,15 @@ from hbn_ref import conv, testing
 ROOT = Path(__file__).parents[1]
 FIRST, PACKAGE, PROMISES = ((ROOT / name / "README.md").read_text("utf-8") for name in (".", "hbn_ref", "tests"))
 PAGES = sorted(path for path in (*ROOT.glob("*.md"), *ROOT.glob("*/README.md")) if not path.parts[-2].startswith("."))
-BLOCKS = [block for block in re.findall(r"```python\n(.*?)```", FIRST + PACKAGE, re.S) if "runs/" not in block]
+BLOCKS = [block for block in re.findall(r"```python\n(.*?)```", FIRST + PACKAGE, re.S) if "runs/demo" not in block]
 
 
-@pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
-def test_an_example_runs(block):
+@pytest.mark.parametrize("block", [
+    pytest.param(block, marks=[pytest.mark.slow] * ("study.run" in block), id=str(number))
+    for number, block in enumerate(BLOCKS)
+])  # fmt: skip
+def test_an_example_runs(block, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
     if "check_xnor_conv" in block and not JIT:
         pytest.skip("two thousand cases as plain Python take very long")
 
