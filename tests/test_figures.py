@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hbn_ref import choices, cost, hybrid, presets, study
+from hbn_ref import choices, cost, hybrid, models, presets, study
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results"
@@ -76,6 +76,18 @@ def test_the_first_page_has_rows_of_the_evidence():
     full, hybrid = costs[:2]
     fewer, smaller = (round(full[key] / hybrid[key]) for key in ("equivalent_ops", "weight_bytes"))
     assert all(f"1/{fewer} of" in page and f"1/{smaller} of" in page for page in (FIRST, TOLD))
+
+
+def test_the_first_page_has_the_costs_of_the_demo():
+    shown = {row[0]: row[2:4] for row in rows(FIRST, "| | top-1 % | equivalent ops")}
+    hybrid_of = {"variant": "hybrid", "keep_real": ("conv5", "conv6")}
+    for name, options in {
+        **{name: {"variant": name} for name in ("fprec", "wbin", "fbin")},
+        "hybrid": hybrid_of, "hybrid-last": {**hybrid_of, "last_layer": "binary"},
+    }.items():  # fmt: skip
+        model = models.build("small", num_classes=15, in_channels=1, input_size=64, init=False, **options)
+        total = cost.table(model)["total"]
+        assert shown[name] == [f"{total['equivalent_ops']:,.0f}", f"{total['weight_bytes']:,}"]
 
 
 def test_doodles():
