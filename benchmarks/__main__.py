@@ -10,7 +10,7 @@ from threadpoolctl import threadpool_info
 from hbn_ref import cost, engine, files, plots, simd, study
 
 from . import convolutions, deployed, limit, networks, pictures, processors, threads, training
-from .peers import connect
+from .peers import PEERS, connect
 
 TABLES = ("limit", "convolutions", "training", "networks", "deployed")
 MORE = ("threads",)  # only on request: it needs two cores that nobody else uses
@@ -54,13 +54,13 @@ def main(argv=None):
     if status is not None:
         sys.exit(status)
     os.makedirs(options.out, exist_ok=True)
-    wanted = {"torch": {"convolutions", "training", "networks"}, "openvino": {"convolutions"}}
     peers = {
-        name: connect(name, options.threads) if tables & {*options.only} else None for name, tables in wanted.items()
+        name: connect(name, options.threads) if about.tables & {*options.only} else None
+        for name, about in PEERS.items()
     }
     measures = {
         "limit": lambda: (limit, limit.measure(options.rounds)),
-        "convolutions": lambda: (convolutions, convolutions.measure(options.rounds, options.threads, **peers)),
+        "convolutions": lambda: (convolutions, convolutions.measure(options.rounds, options.threads, peers)),
         "training": lambda: (training, training.measure(options.rounds, peers["torch"])),
         "networks": lambda: (networks, networks.measure(options.rounds, peers["torch"])),
         "deployed": lambda: (deployed, deployed.measure()),

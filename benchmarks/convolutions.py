@@ -16,7 +16,7 @@ from hbn_ref import binarize, conv, engine
 
 from . import shapes
 from .clock import geometric_mean, kernel_seconds, medians, repeated
-from .peers import OPENVINO, TORCH
+from .peers import PEERS, TORCH, convolutions
 
 
 def _numpy(x, w, padding, threads):
@@ -43,7 +43,7 @@ def _same(name, shape, got, expected, exact):
         raise AssertionError(f"{name} and hbn_ref differ on {shape.name} by {worst:g}: nothing to compare")
 
 
-def _contenders(shape, batch, threads, torch, openvino):
+def _contenders(shape, batch, threads, peers):
     x, w = shapes.tensors(shape, batch)
     packed, padding = conv.pack_weights(w), shape.padding
 
@@ -62,19 +62,13 @@ def _contenders(shape, batch, threads, torch, openvino):
 
     counts, _ = conv.xnor_conv2d_forward(x, packed, padding=padding, scale=False, need_cache=False)
     scaled, _ = conv.xnor_conv2d_forward(x, packed, padding=padding, need_cache=False)
-    signs = {"x": binarize.sign(x), "w": binarize.sign(w)}
+    real = {"x": x, "w": w, "alpha": packed.alpha}
+    signs = {**real, "x": binarize.sign(x), "w": binarize.sign(w)}
     contenders = {"vector": ours("vector"), "plain": ours("plain")}
     out, contenders["NumPy"] = _numpy(signs["x"], signs["w"], padding, threads)
     _same("NumPy", shape, out, counts, exact=True)
-    if torch:
-        for name in TORCH:
-            out, contenders[name] = torch.ask("convolution", signs, padding=padding, layout=name.split()[1])
-            _same(name, shape, out, counts, exact=True)
-    if openvino:
-        arrays = {"x": x, "w": w, "alpha": packed.alpha}
-        for name in OPENVINO:
-            out, contenders[name] = openvino.ask("convolution", arrays, padding=padding, layout=name.split()[1])
-            _same(name, shape, out, scaled, exact=True)
+    for name, binary, out, contenders[name] in convolutions(peers, real, signs, padding):
+        _same(name, shape, out, scaled if binary else counts, exact=True)
     return contenders, parts
 
 
@@ -97,33 +91,33 @@ def first_convolution(rounds):
     return statistics.median(float(run.stdout) for run in runs[1:])  # the first may have compiled
 
 
-def measure(rounds, threads, torch, openvino):
-    """Return table 2 as plain numbers, in seconds per call."""
+def measure(rounds, threads, peers):
+    """Return table 2 as plain numbers, in seconds per call. ``peers`` is {name: Peer or None}."""
     rows = []
     for batch in shapes.BATCHES:
         for shape in shapes.SHAPES:
-            contenders, parts = _contenders(shape, batch, threads, torch, openvino)
+            contenders, parts = _contenders(shape, batch, threads, peers)
             seconds = medians(contenders, rounds)
             each = np.median([parts(5 if batch > 1 else 50) for _ in range(rounds)], axis=0)
             row = {
                 "layer": shape.name, "batch": batch, "seconds": seconds,
                 "parts": dict(zip(("pack", "product", "rest"), each.tolist(), strict=True)),
             }  # fmt: skip
-            if torch:
+            if peers.get("torch"):
                 row["torch"] = min(seconds[name] for name in TORCH) / seconds["vector"]
             rows.append(row)
-    return {"rows": rows, "summary": _summary(rows, torch, openvino), "first": first_convolution(rounds)}
+    return {"rows": rows, "summary": _summary(rows, peers), "first": first_convolution(rounds)}
 
 
-def _summary(rows, torch, openvino):
-    """The ratios that the README quotes: a peer's time divided by ours."""
+def _summary(rows, peers):
+    """The ratios that the pages quote: a peer's time divided by ours."""
     found = {}
-    if torch:
+    if peers.get("torch"):
         for batch in shapes.BATCHES:
             ratios = [row["torch"] for row in rows if row["batch"] == batch]
             found[f"PyTorch, batch {batch}"] = {"worst": min(ratios), "median": statistics.median(ratios)}
-    if openvino:
-        for name in OPENVINO:
+    for peer in sorted(name for name, peer in peers.items() if peer and name != "torch"):
+        for name in PEERS[peer].names:
             ratios = [row["seconds"][name] / row["seconds"]["vector"] for row in rows]
             found[name] = {"geometric mean": geometric_mean(ratios), "worst": min(ratios)}
     return found

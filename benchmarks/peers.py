@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,25 @@ from . import processors
 from .clock import repeated
 
 TORCH = ("PyTorch nchw", "PyTorch nhwc")  # contenders' names: the peer, its memory layout
-OPENVINO = ("OpenVINO nchw", "OpenVINO nhwc")
+
+
+@dataclass(frozen=True)
+class About:
+    """What is asked of a peer: the names of its contenders, the tables it takes part in, what its convolution takes.
+
+    A binary convolution takes real numbers and finds their signs itself, as ours does, and scales by alpha; any other
+    takes signs, and its output is compared with the counts.
+    """
+
+    names: tuple[str, ...]
+    tables: frozenset[str]
+    binary: bool = False
+
+
+PEERS = {  # by the name of their module, peer_NAME
+    "torch": About(TORCH, frozenset({"convolutions", "training", "networks"})),
+    "openvino": About(("OpenVINO nchw", "OpenVINO nhwc"), frozenset({"convolutions"}), binary=True),
+}
 
 
 class Absent(Exception):
@@ -67,6 +86,17 @@ class Peer:
         self.process.wait()
         self.process.stdout.close()
         self.folder.cleanup()
+
+
+def convolutions(peers, real, signs, padding):
+    """Have all peers prepare a convolution; yields (contender, whether it scales by alpha, its output, function (n)).
+
+    ``peers`` is {name: Peer or None}; ``real`` and ``signs`` are {x, w, alpha}.
+    """
+    for peer, about in ((peer, PEERS[name]) for name, peer in peers.items() if peer):
+        for name in about.names:
+            arrays = real if about.binary else signs
+            yield name, about.binary, *peer.ask("convolution", arrays, padding=padding, layout=name.split()[1])
 
 
 def connect(name, threads):

@@ -9,11 +9,11 @@ import os
 
 import numpy as np
 
-from hbn_ref import conv, engine, train
+from hbn_ref import binarize, conv, engine, train
 
 from . import shapes
 from .clock import medians, repeated
-from .peers import OPENVINO, TORCH, connect
+from .peers import PEERS, TORCH, connect, convolutions
 from .training import BATCH, CLASSES, RATE, SIZE, build
 
 LAYERS = ("128@28", "256@14")  # batch 32
@@ -28,7 +28,7 @@ def _ours(call, count):
     return timed
 
 
-def _convolutions(count, torch, openvino):
+def _convolutions(count, peers):
     found = {}
     for shape in map(shapes.named, LAYERS):
         x, w = shapes.tensors(shape, 32)
@@ -38,11 +38,10 @@ def _convolutions(count, torch, openvino):
             conv.xnor_conv2d_forward(x, packed, need_cache=False, **options)
 
         found[shape.name, "ours", count] = _ours(call, count)
-        for peer, names in ((torch, TORCH), (openvino, OPENVINO)):
-            for name in names if peer else ():
-                arrays = {"x": x, "w": w, "alpha": packed.alpha}
-                _, timed = peer.ask("convolution", arrays, layout=name.split()[1], **options)
-                found[shape.name, name, count] = timed
+        real = {"x": x, "w": w, "alpha": packed.alpha}
+        signs = {**real, "x": binarize.sign(x), "w": binarize.sign(w)}
+        for name, _, _, timed in convolutions(peers, real, signs, **options):
+            found[shape.name, name, count] = timed
     return found
 
 
@@ -75,11 +74,11 @@ def measure(rounds):
     """Table 6 as plain numbers: seconds with one thread and with two."""
     if cores() < max(COUNTS):
         return {"rows": [], "cores": cores()}
-    peers = {(name, count): connect(name, count) for name in ("torch", "openvino") for count in COUNTS}
+    peers = {(name, count): connect(name, count) for name in PEERS for count in COUNTS}
     try:
         contenders = {}
         for count in COUNTS:
-            contenders |= _convolutions(count, peers["torch", count], peers["openvino", count])
+            contenders |= _convolutions(count, {name: peers[name, count] for name in PEERS})
             contenders |= _steps(count, peers["torch", count])
         seconds = medians(contenders, rounds)
     finally:

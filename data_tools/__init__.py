@@ -4,6 +4,7 @@ They do not depend on hbn_ref, except that `room` asks it how much memory there 
 """
 
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from .errors import DataError
 from .room import ask_for_images
 
 __all__ = ["DataError", "Dataset", "doodles_for", "load", "prepare_files", "prepare_strokes", "unknown"]
+
+MADE = ("doodles",)  # modules of this package whose images are drawn on the spot
 
 
 def load(
@@ -49,16 +52,14 @@ def load(
         An argument is bad, the source is missing, damaged or empty, or an image cannot be read.
     """
     size, seed = check_size(size), check_seed(seed)
-    if source is None or str(source) == "doodles":
-        from . import doodles
-
+    name = "doodles" if source is None else str(source)
+    if name in MADE:
+        made = import_module(f".{name}", __name__)
         drawings = {} if test is None else {"test": test}
-        return doodles.load(
-            size=size, seed=seed, classes=choose_classes(doodles.CLASSES, classes, "doodles"), **drawings
-        )
+        return made.load(size=size, seed=seed, classes=choose_classes(made.CLASSES, classes, name), **drawings)
     from . import folder, tuberlin
 
-    path = tuberlin.find() if str(source) == "tuberlin" else source
+    path = tuberlin.find() if name == "tuberlin" else name
     return folder.load(path, classes=classes, size=size, seed=seed, progress=progress)
 
 

@@ -13,7 +13,7 @@ NEEDS = "data_tools: needs {}; install hbn-ref[study] or requirements.txt"
 try:
     from PIL import Image, ImageDraw
 
-    from . import DataError, Dataset, load, tuberlin
+    from . import MADE, DataError, Dataset, load, tuberlin
     from .room import ask
 except ModuleNotFoundError as error:  # the package alone: without Pillow no command works
     if __name__ != "__main__":
@@ -122,7 +122,7 @@ def run_info(options: argparse.Namespace) -> None:
         f"stored {stored} x {stored} x {about['channels']}, {total / 1e6:.1f} MB;"
         f" a network sees {about['size']} x {about['size']}"
     )
-    if data.name == "doodles":
+    if data.name in MADE:
         print("licence: drawn by this program; CC BY 4.0")
     elif kind == "sketch":
         print(f"licence: if these are TU-Berlin's sketches, {tuberlin.LICENCE}; cite: {tuberlin.CITATION}")

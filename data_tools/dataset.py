@@ -1,6 +1,6 @@
 """What every source of images becomes: three splits of 8-bit images, and how to prepare them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from . import augment
 from .errors import DataError
+from .room import ask_for_images
 
 MIN_SIZE = 16
 # Normalisation of the authors' code for drawings; the customary ImageNet figures for photos.
@@ -208,3 +209,37 @@ def stack_split(parts: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     images = np.concatenate(parts)
     labels = np.repeat(np.arange(len(parts), dtype=np.int64), [len(part) for part in parts])
     return images, labels
+
+
+def drawn(
+    source: str, every: Sequence[str], images: Callable[[str, int, np.random.Generator, int], np.ndarray],
+    size: int, seed: int, classes: int | Sequence[str] | None, **counts: int,
+) -> Dataset:  # fmt: skip
+    """Return a data set whose images are drawn on the spot.
+
+    Each class and each split has a random stream of its own. So a drawing depends neither on the other classes that
+    are wanted, nor on the number of drawings in other splits.
+
+    Parameters
+    ----------
+    source : str
+        Its name.
+    every : sequence of str
+        All of its classes, alphabetical.
+    images : function (class, count, generator, side) -> uint8 (count, side, side, 1), ink 255 on paper 0
+    size, seed, classes : see `data_tools.load`
+    counts : train, validation, test
+        Drawings per class.
+    """
+    names = choose_classes(every, classes, source)
+    preprocessing = make_preprocessing(size) | {"source": source, "split_seed": check_seed(seed)}
+    for split, count in counts.items():
+        if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count < 1:
+            raise DataError(f"{split} is {count!r}; expected the drawings per class, 1 or more")
+    ask_for_images(len(names) * sum(counts.values()), preprocessing)
+    splits: list[tuple[np.ndarray, np.ndarray]] = []
+    for number, split in enumerate(("train", "validation", "test")):
+        streams = [np.random.default_rng([preprocessing["split_seed"], number, every.index(name)]) for name in names]
+        made = [images(name, counts[split], rng, preprocessing["stored"]) for name, rng in zip(names, streams)]
+        splits.append(stack_split(made))
+    return Dataset(source, names, splits[0], splits[1], splits[2], preprocessing)

@@ -11,15 +11,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from .dataset import (
-    Dataset,
-    check_seed,
-    choose_classes,
-    make_preprocessing,
-    stack_split,
-)
+from .dataset import Dataset, drawn
 from .errors import DataError
-from .room import ask_for_images
 from .strokes import (
     arc,
     both_sides,
@@ -490,9 +483,6 @@ def load(
 ) -> Dataset:  # fmt: skip
     """Draw the data set.
 
-    Each class and each split has a random stream of its own. So a drawing depends neither on the other classes that
-    are wanted, nor on the number of drawings in other splits.
-
     Parameters
     ----------
     size : int
@@ -508,17 +498,4 @@ def load(
     -------
     data_tools.dataset.Dataset
     """
-    names = choose_classes(CLASSES, classes, "doodles")
-    seed = check_seed(seed)
-    preprocessing = make_preprocessing(size) | {"source": "doodles", "split_seed": seed}
-    stored = preprocessing["stored"]
-    counts = {"train": train, "validation": validation, "test": test}
-    for split_name, count in counts.items():
-        if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count < 1:
-            raise DataError(f"{split_name} is {count!r}; expected the drawings per class, 1 or more")
-    ask_for_images(len(names) * sum(counts.values()), preprocessing)
-    splits = []
-    for split, count in enumerate(counts.values()):
-        streams = [np.random.default_rng([seed, split, CLASSES.index(name)]) for name in names]
-        splits.append(stack_split([images(name, count, rng, stored) for name, rng in zip(names, streams)]))
-    return Dataset("doodles", names, splits[0], splits[1], splits[2], preprocessing)
+    return drawn("doodles", CLASSES, images, size, seed, classes, train=train, validation=validation, test=test)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from . import cost, deploy, engine, files, gallery, hybrid, models, presets, study, train
+from . import binarize, cost, deploy, engine, files, gallery, hybrid, models, presets, study, train
 
 BATCH = 64  # images that predict has in memory at a time
 
@@ -307,7 +307,7 @@ def _add_training(parser, epochs, last=("real", "binary")):
     parser.add_argument("--lr", type=float, default=study.LEARNING_RATE, help="learning rate (%(default)s)")
     both = "; both: train the hybrid with each" if "both" in last else ""
     parser.add_argument("--last-layer", choices=last, default="real", help=f"weights of the classifier{both}")
-    parser.add_argument("--estimator", choices=("ste", "approx_sign", "swish_sign"), default="ste")
+    parser.add_argument("--estimator", choices=tuple(binarize.ESTIMATORS), default="ste")
 
 
 class _Parser(argparse.ArgumentParser):

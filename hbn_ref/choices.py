@@ -359,7 +359,8 @@ def cost_rows(result: dict[str, Any]) -> list[dict[str, Any]]:
     seeds, names = _seeds(result)
     rows = []
     for rule, network in (RULES | MEASURED).items():
-        source = {"error alone": "metric", "rise per MAC": "rise", "fall per MAC": "fall"}.get(rule, rule)
+        source = rule if rule.startswith("greedy") else rule.removesuffix(" per MAC")
+        source = "metric" if source.startswith("error") else source
         key = {"wbin": _key(names), "fbin": "none", "": None}[network]
         own = [0.0 if key is None else result["rules"][seed][source] for seed in seeds]
         training = [0.0 if key is None else result["seconds"][key][seed] for seed in seeds]

@@ -14,7 +14,7 @@ import numpy as np
 
 from . import cost, deploy, files, layers, models
 
-# Of the doodles; README, "Deploy", has the commands that made them. If this package is in a zip, they are in it, too.
+# Of the doodles; README.md has the commands that made them. If this package is in a zip, they are in it, too.
 BUILT_IN = resources.files(__package__).joinpath("networks")
 LARGEST = 8  # networks side by side
 LABELS = {"fprec": "FPrec", "wbin": "WBin", "hybrid": "Hybrid", "fbin": "FBin"}

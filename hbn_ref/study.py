@@ -29,7 +29,7 @@ LEARNING_RATE = 0.003
 START, BINARY_INPUTS = ("fprec", "wbin"), ("fbin", "hybrid")  # the others may begin with the first two's weights
 RECIPE_OPTIONS = ("start", "distillation")  # parts of the recipe that a named hybrid may change
 WEIGHT_DECAY = {"fprec": 1e-4}  # of binary weights: none, see train.Optimizer
-RATIO, CLUSTERS = 0.4, 3  # share of the binarizable layers that may stay real (README: choices); P to begin with
+RATIO, CLUSTERS = 0.4, 3  # share of the binarizable layers that may stay real (why: README.md); P to begin with
 TABLE = {
     "variant": "variant", "top1": "top-1 %", "top5": "top-5 %", "macs_real": "real MACs", "macs_binary": "binary MACs",
     "equivalent_ops": "equivalent ops", "weight_bytes": "weight bytes", "ms_per_image": "ms/image",

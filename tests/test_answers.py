@@ -100,7 +100,7 @@ def verdict(monkeypatch, capsys):
     monkeypatch.setattr(course, "sketches", lambda **options: types.SimpleNamespace(classes=("a", "b", "c")))
 
     def run(number, source):
-        path = NOTEBOOKS[int(number[0]) - 1]
+        path = NOTEBOOKS[int(number.split(".")[0]) - 1]
         if path not in NAMES:
             NAMES[path] = what_checks_need(path)
         check = next(cell.source for cell in read(path).cells if cell.id == f"check-{number.replace('.', '-')}")
@@ -115,7 +115,7 @@ NAMES = {}
 
 
 def solution(number):
-    return teacher.answers(NOTEBOOKS[int(number[0]) - 1].stem)[f"ex-{number.replace('.', '-')}"]
+    return teacher.answers(NOTEBOOKS[int(number.split(".")[0]) - 1].stem)[f"ex-{number.replace('.', '-')}"]
 
 
 ALL = [(path, answer) for path in NOTEBOOKS for answer in given_answers(path.stem)]

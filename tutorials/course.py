@@ -139,9 +139,9 @@ def _digest():
 
 
 def sources(name):
-    """Return the files of a module or a chapter of the package, which may be a folder."""
-    path = ROOT / "hbn_ref" / name
-    return sorted(path.glob("*.py")) or [path.with_suffix(".py")]
+    """Return the files of a module or chapter of the package, which may be a folder; of no other name there are any."""
+    package = ROOT / "hbn_ref"
+    return sorted(package.glob(f"{name}/*.py")) or list(package.glob(f"{name}.py"))
 
 
 def results(name):

@@ -59,8 +59,9 @@ ORACLE_KEYS = ("data", "classes", "epochs", "drawings", "command", "machine", "k
 
 
 def notebooks(names=()):
-    """The paths of the notebooks, or of those whose names hold one of ``names``."""
-    paths = [course.HERE / f"{number:02}_{name}.ipynb" for number, name in enumerate(course.CHAPTERS, start=1)]
+    """The paths of the notebooks, chapters first, or of those whose names hold one of ``names``."""
+    chapters = [course.HERE / f"{number:02}_{name}.ipynb" for number, name in enumerate(course.CHAPTERS, start=1)]
+    paths = [*chapters, *sorted(set(course.HERE.glob("*.ipynb")) - set(chapters))]
     return [path for path in paths if path.exists() and (not names or any(name in path.stem for name in names))]
 
 
@@ -142,7 +143,7 @@ def code_of(text):
 def fingerprint(notebook, stem):
     """Return the state of what a notebook's outputs depend on: its cells, and its chapter's code.
 
-    A chapter is a file or a folder. Its docstrings and comments may change.
+    A chapter is a file or a folder; a notebook may have none. Its docstrings and comments may change.
     """
     parts = {
         "cells": json.dumps([[cell.cell_type, cell.source] for cell in notebook.cells]),

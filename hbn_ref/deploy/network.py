@@ -12,7 +12,7 @@ from ..checks import float_array
 from .steps import Watch, run
 
 NONE = "none of these"  # a class like the others, with the same logit for every image; see `with_doubt`
-DOUBTED = 0.2  # share of validation images whose largest logit is below that one: README, "None of these", says why
+DOUBTED = 0.2  # share of validation images whose largest logit is below that one: results/README.md says why
 
 
 @dataclass(frozen=True)
