@@ -105,8 +105,11 @@ def test_run_all_from_an_empty_kernel(lab, browser, stem):
         "page": errors,
         "pictures without size": [image for image in images if image["width"] < 200],
     }
-    counts = {"pictures": len(images), "formulas": notebook.locator("mjx-container").count(),
-              "sliders": notebook.locator(".widget-slider, .widget-selection-slider, .widget-hslider").count()}  # fmt: skip
+    counts = {
+        "pictures": len(images),
+        "formulas": notebook.locator("mjx-container").count(),
+        "sliders": notebook.locator(".widget-slider, .widget-selection-slider, .widget-hslider").count(),
+    }
     for number, cell in enumerate(notebook.locator(".jp-Cell").all()):
         cell.scroll_into_view_if_needed()
         if number % 6 == 0:
