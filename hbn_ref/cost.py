@@ -231,7 +231,7 @@ def compare_text(rows: Sequence[dict[str, Any]], factor: float = FACTOR) -> str:
         channels, size, classes = PUBLISHED[network][0]
         lines.append(f"published for another input: add --channels {channels} --size {size} --classes {classes}")
     if network == "squeezenet":
-        lines.append("the published row is not reproduced: see the README")
+        lines.append("the published row is not reproduced: see results/README.md")
     return "\n".join(lines)
 
 
