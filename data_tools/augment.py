@@ -156,7 +156,7 @@ def _sample(images, x, y, paper):
 
 
 def _erase(images, rng, share, paper):
-    """Wipe a rectangle off each image (B, h, w, C), in place. Its sides vary from half to one and a half."""
+    """Wipe a rectangle off each image (B, h, w, C), in place. Its sides are half to one and a half of ``share``."""
     for image, (across, down, wide, high) in zip(images, rng.random((len(images), 4)), strict=True):
         height, width = image.shape[:2]
         half = (0.5 + wide) * share * width / 2, (0.5 + high) * share * height / 2

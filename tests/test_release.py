@@ -29,9 +29,9 @@ def setting(name):
 
 
 def files():
-    """Every file of the packages."""
+    """Every file of the packages, but for pages that are read in the repository."""
     found = (path for name in SOURCES for path in (ROOT / name).rglob("*") if path.is_file())
-    return {path for path in found if "__pycache__" not in path.parts}
+    return {path for path in found if "__pycache__" not in path.parts and path.suffix != ".md"}
 
 
 def test_the_version_is_the_same_everywhere():
