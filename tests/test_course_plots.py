@@ -365,7 +365,7 @@ def test_two_paths_show_values_above_the_bits_of_both_and_the_threshold():
     for i, (title, (values, floats, whole, t)) in enumerate(PATHS.items()):
         upper, lower = figure.axes[i], figure.axes[i + 2]
         assert upper.get_title() == title and lower.get_xlabel() == "count i"
-        assert xy(labelled(upper)["value behind BatchNorm, float"]) == (COUNTS.tolist(), values.tolist())
+        assert xy(labelled(upper)["value after BatchNorm, float"]) == (COUNTS.tolist(), values.tolist())
         assert xy(labelled(lower)["its sign as a bit"]) == (COUNTS.tolist(), floats.tolist())
         assert xy(labelled(lower)["(i >= t) XOR flip, whole numbers"]) == (COUNTS.tolist(), whole.tolist())
         for axes in (upper, lower):

@@ -146,7 +146,7 @@ def two_paths(counts: np.ndarray, panels: dict[str, Any]) -> Figure:
     figure = new_figure(3.9 * len(panels), 4.4)
     axes = figure.subplots(2, len(panels), sharex=True, sharey="row", squeeze=False, height_ratios=(2, 1))
     for (upper, lower), (title, (values, floats, whole, t)) in zip(axes.T, panels.items(), strict=True):
-        upper.plot(counts, values, "o-", color=COLOURS["fprec"], markersize=3, label="value behind BatchNorm, float")
+        upper.plot(counts, values, "o-", color=COLOURS["fprec"], markersize=3, label="value after BatchNorm, float")
         upper.axhline(0, color="black", lw=1)
         lower.step(counts, whole, where="mid", color=COLOURS["fbin"], lw=4, label="(i >= t) XOR flip, whole numbers")
         lower.plot(counts, floats, "o", color=COLOURS["fprec"], markersize=2, label="its sign as a bit")
