@@ -151,7 +151,8 @@ def results(name):
 
 EVIDENCE = {
     "top1": "top-1 %", "top5": "top-5 %", "equivalent_ops": "equivalent ops", "weight_bytes": "weight bytes",
-    "file_bytes": "packed file", "ms_per_image": "ms per image", "ms_packed": "ms packed", "train_seconds": "training s",
+    "file_bytes": "packed file", "ms_per_image": "ms per image", "ms_packed": "ms packed",
+    "train_seconds": "training s",
 }  # fmt: skip
 
 
