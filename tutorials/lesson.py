@@ -95,7 +95,8 @@ def slider(draw, name=None, shown=None, **knob):
     widgets = _widgets()
     if widgets:
         options = [(_written([position]), position) for position in positions]
-        control = widgets.SelectionSlider(options=options, value=middle, description=label, continuous_update=False)
+        control = widgets.SelectionSlider(options=options, value=middle, description=label, continuous_update=False,
+                                          style={"description_width": "initial"})  # fmt: skip
         widgets.interact(lambda position: _show(draw(position), name), position=control)
         return
     fixed = dict.fromkeys((positions[0], middle, positions[-1]) if shown is None else shown)
