@@ -6,7 +6,7 @@ DEMO ?=
 BENCH ?=
 ALL ?=
 COVER ?=
-# COVER=1: which lines were reached; for "make covered", one file a command
+# COVER=1: which lines were reached; for "make covered", one file per command
 COVERED = $(if $(COVER),--cov --cov-report= --cov-append)
 PYTEST := $(BIN)/python -m pytest
 # one worker per core; tests that look at a clock run after the others, by themselves
@@ -38,6 +38,7 @@ test: $(VENV)/.done  ## the tests, without the long ones, on all cores
 test-nojit: $(VENV)/.done  ## the chapters' tests on small shapes, kernels as plain Python; ALL=1: every test
 	COVERAGE_FILE=.coverage.nojit NUMBA_DISABLE_JIT=1 $(PYTEST) $(COVERED) $(EACH_CORE) -m "not slow and not alone" \
 		$(if $(ALL),,$(KERNEL_CODE_TESTS))
+	$(if $(ALL),COVERAGE_FILE=.coverage.nojit NUMBA_DISABLE_JIT=1 $(PYTEST) $(COVERED) -m "not slow and alone")
 
 test-cpus: $(VENV)/.done  ## the kernels' tests, compiled as for other x86 processors: AVX2, and no vectors at all
 	NUMBA_CPU_NAME=haswell NUMBA_CPU_FEATURES=+avx2,+fma,+popcnt $(BIN)/python -m pytest -m "not slow" $(KERNEL_TESTS)

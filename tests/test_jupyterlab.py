@@ -16,7 +16,7 @@ import pytest
 pytest.importorskip("jupyterlab")
 ROOT = Path(__file__).resolve().parents[1]
 PICTURES = ROOT / "runs" / "jupyterlab"
-LONGEST = int(os.environ.get("LONGEST", 1200))  # seconds for a notebook, its training included
+LONGEST = 1200  # seconds for a notebook, its training included
 WHOLE = {"@jupyterlab/notebook-extension/tracker": {"windowingMode": "none"},  # every cell is drawn, seen or not
          "@jupyterlab/apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
          "@jupyterlab/docmanager-extension/plugin": {"autosave": False}}  # fmt: skip
