@@ -188,7 +188,7 @@ def test_the_first_page_has_ratios_of_both_processors():
 @pytest.mark.parametrize("kind", KINDS)
 def test_by_processor(kind):
     bench = BENCH[kind]
-    found = {row[0]: row[1 + KINDS.index(kind)] for row in rows(SPEED, "| | AVX-512 (Zen 4) | AVX2")}
+    found = {row[0]: row[1 + KINDS.index(kind)] for row in rows(SPEED, "| | AVX-512 (Zen 5) | AVX2")}
     torch, openvino = ratios(bench)
     share, steps = bench["limit"]["share"], bench["training"]["ratio"]
     networks = {(row["network"], row["variant"]): row["torch"] for row in bench["networks"]["rows"]}
