@@ -90,21 +90,42 @@ def test_the_first_page_has_the_costs_of_the_demo():
         assert shown[name] == [f"{total['equivalent_ops']:,.0f}", f"{total['weight_bytes']:,}"]
 
 
-def test_doodles():
-    reports = [report(f"doodles/seed{seed}.json") for seed in range(3)]
-    expected = []
+def doodle_rows(name):
+    """{variant: cells} over three seeds, and the layers that the hybrids keep."""
+    reports = [report(f"doodles/{name}{seed}.json") for seed in range(3)]
+    made = {}
     for row in study.over_seeds(reports):
         parts = [
             "" if row[key] is None else study.with_error(row[key], row[key + "_se"])
             for key in ("top1", "minus_fprec", "minus_fbin")
         ]
         costs = reports[0]["variants"][row["variant"]]
-        expected.append([*parts, f"{costs['equivalent_ops'] / M:.1f} M", f"{costs['weight_bytes']:,}"])
-    fprec, wbin, fbin, hybrid = expected
-    found = rows(TOLD, "| | top-1 % | minus FPrec | minus FBin | equivalent operations")
-    assert [row[1:] for row in found] == [fprec, wbin, hybrid, fbin]
+        made[row["variant"]] = [*parts, f"{costs['equivalent_ops'] / M:.1f} M", f"{costs['weight_bytes']:,}"]
     kept = {tuple(row["layer"] for row in one["metric"] if row["kept_real"]) for one in reports}
+    return made, kept
+
+
+def test_doodles():
+    (now, kept), (before, kept_before) = doodle_rows("seed"), doodle_rows("old_default_seed")
+    found = rows(TOLD, "| | top-1 % | minus FPrec | minus FBin | equivalent operations")
+    expected = [now[name] for name in ("fprec", "wbin", "hybrid", "hybrid-last", "fbin")]
+    assert [row[1:] for row in found] == [*expected, before["hybrid"]]
     assert kept == {tuple(re.findall(r"conv\d", found[2][0]))}
+    assert kept_before == {tuple(re.findall(r"conv\d", found[5][0]))}
+
+
+def test_what_the_new_default_costs():
+    each = [
+        report(f"doodles/old_default_seed{seed}.json")["variants"]["hybrid"]["top1"]
+        - report(f"doodles/seed{seed}.json")["variants"]["hybrid"]["top1"]
+        for seed in range(3)
+    ]
+    cost = study.with_error(np.mean(each), study.standard_error(np.array(each)))
+    assert f"cost {cost} points ({', '.join(f'{value:.1f}' for value in each)})" in TOLD
+    for name in ("fprec", "wbin", "fbin"):
+        hits = [[report(f"doodles/{kind}{seed}.json")["variants"][name]["hits"] for seed in range(3)]
+                for kind in ("seed", "old_default_seed")]  # fmt: skip
+        assert hits[0] == hits[1]
 
 
 def test_choice():
