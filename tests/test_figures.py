@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hbn_ref import choices, cost, hybrid, models, presets, study
+from hbn_ref import abstract, choices, cost, hybrid, models, presets, study
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results"
@@ -275,3 +275,60 @@ def test_packed_files():
         for network in ("sketchanet", "alexnet")
     ]
     assert [row[1:] for row in rows(SPEED, "| bytes on disk")] == expected
+
+
+# ---------------------------------------------------------------------------------------------- the abstract
+
+CLAIMS = report("claims.json")
+PLAIN_WORDS = {
+    "sketchanet": "Sketch-A-Net", "resnet18": "ResNet-18", "squeezenet": "SqueezeNet", "photos": "photos", "fprec": "FPrec",
+    "wbin": "WBin", "fbin": "FBin", "hybrid1": "Hybrid-1", "hybrid2": "Hybrid-2", "hybrid-v": "v", "metric": "the metric's",
+    "-taught": " taught", "-last": " last binary", "-half": ", 20 epochs", "-double": ", 80 epochs", " seed(s)": " seeds",
+    "1 seeds": "1 seed",
+}  # fmt: skip
+
+
+def plain(text):
+    """Names of networks as the pages write them."""
+    for word, name in PLAIN_WORDS.items():
+        text = text.replace(word, name)
+    return text
+
+
+def claim_cells():
+    return [[row["claim"], row["published"], row["measured"], row["verdict"]] for row in abstract.claim_rows(CLAIMS)]
+
+
+def test_the_abstract_claim_by_claim():
+    expected = [[plain(cell) if 0 < i < 3 else cell for i, cell in enumerate(row)] for row in claim_cells()]
+    assert rows(TOLD, "| claim | published | measured") == expected
+
+
+def test_the_first_page_has_the_verdicts():
+    assert [(row[0], row[-1]) for row in rows(FIRST, "| claim | ")] == [(row[0], row[-1]) for row in claim_cells()]
+
+
+def network_cells():
+    made = []
+    for row in abstract.network_rows(CLAIMS):
+        costs = [f"{row['equivalent ops'] / M:.1f} M", f"{row['weight bytes']:,}", f"{row['packed file']:,}"]
+        cells = [row["experiment"], row["network"], row["epochs"], row["seeds"], row["top-1 %"], row["top-5 %"]]
+        cells += [row["ten crops %"], row.get("minus fprec", ""), row.get("minus fbin", ""), *costs, row["ms packed"]]
+        made.append([plain(str(cell)) for cell in cells])
+    return made
+
+
+def test_networks_of_the_abstract():
+    assert rows(TOLD, "| experiment | network") == network_cells()
+
+
+def metric_cells():
+    return [
+        [plain(row["experiment"]), row["seed"], f"{row['rank_correlation']:.2f}",
+         *(" ".join(layers) or "none" for layers in row["chosen"].values())]
+        for row in abstract.metric_rows(CLAIMS)
+    ]  # fmt: skip
+
+
+def test_the_metric_on_the_papers_networks():
+    assert rows(TOLD, "| network | seed | rank correlation") == metric_cells()
