@@ -194,6 +194,8 @@ class Folder:
 
 
 def _raise(error, path=None):
+    if isinstance(error, FileNotFoundError):
+        raise DataError(f"{path or error.filename}: no such file") from error
     raise DataError(f"cannot read {path or error.filename} ({error.strerror}); repair or remove it") from error
 
 

@@ -108,6 +108,9 @@ def _train(args):
         input_size=about["size"], keep_real=args.keep_real, last_layer=args.last_layer, seed=args.seed,
         estimator=args.estimator, width=args.width,
     )  # fmt: skip
+    if model.spec["variant"] == "hybrid" and not model.spec["keep_real"]:
+        choosable = ", ".join(models.binarizable(model.spec["definition"]))
+        raise ValueError(f"--keep-real: a hybrid keeps layers real; without any it is FBin; choose among {choosable}")
     checkpoint = args.out.with_suffix(".checkpoint.npz")
     with files.alone(args.out):
         train.fit(
@@ -275,6 +278,7 @@ def _cases(args):
 
 
 def _report(args):
+    args.reports = [path / "report.json" if path.is_dir() else path for path in args.reports]
     if len(args.reports) == 1 and (text := presets.table_of(args.reports[0])):
         print(text)
         return
@@ -302,7 +306,7 @@ def _add_training(parser, epochs, last=("real", "binary")):
     parser.add_argument("--classes", type=_classes, help="how many, or names with commas between (default: all)")
     parser.add_argument("--size", type=int, default=64, help="side of the images that the network sees")
     parser.add_argument("--width", type=float, default=1, help="scales the number of channels (%(default)s)")
-    parser.add_argument("--epochs", type=int, default=epochs, help="of training")
+    parser.add_argument("--epochs", type=int, default=epochs, help=f"of training ({epochs or study.EPOCHS})")
     parser.add_argument("--batch", type=int, default=64, help="images per step (%(default)s)")
     parser.add_argument("--lr", type=float, default=study.LEARNING_RATE, help="learning rate (%(default)s)")
     both = "; both: train the hybrid with each" if "both" in last else ""
@@ -328,7 +332,8 @@ def _add_study(commands):
         "--gamma", type=float, help="weight of 1 / cost in the score (default: both terms have equal geometric means)"
     )
     p.add_argument("--form", choices=hybrid.FORMS, default="mse", help="of the binarization error")
-    p.add_argument("--out", type=Path, default=Path("runs/study"), help="folder; an interrupted study goes on there")
+    about = "folder; an interrupted study goes on there (default: %(default)s)"
+    p.add_argument("--out", type=Path, default=Path("runs/study"), help=about)
     p.add_argument(
         "--preset",
         choices=tuple(presets.PRESETS),
@@ -341,10 +346,11 @@ def _add_study(commands):
 
 def _add_train(commands):
     p = commands.add_parser("train", help="train one network")
-    _add_training(p, epochs=16)
+    _add_training(p, epochs=study.EPOCHS)
     p.add_argument("--model", default="small", help="a network, or NETWORK-VARIANT such as sketchanet-hybrid1")
     p.add_argument("--variant", choices=models.VARIANTS, help="(default: fprec, or what --model says)")
-    p.add_argument("--keep-real", type=_names, default=(), help="layers of a hybrid, names or numbers, commas between")
+    names = "of a hybrid: names or numbers, commas between"
+    p.add_argument("--keep-real", type=_names, default=(), metavar="LAYER,LAYER", help=names)
     p.add_argument("--optimizer", choices=tuple(train.OPTIMIZERS), default="adam")
     p.add_argument("--schedule", choices=tuple(train.SCHEDULES), default="cosine")
     p.add_argument("--weight-decay", type=float, default=0.0, help="of real weights")

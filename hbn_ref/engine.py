@@ -8,6 +8,7 @@ import itertools
 import os
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
@@ -26,6 +27,9 @@ def _default_threads():
     wanted = os.environ.get("HBN_NUM_THREADS", "")
     if wanted.isdigit() and 0 < int(wanted[:9]) <= MOST_THREADS:
         return int(wanted)
+    if wanted:
+        expected = f"expected a whole number from 1 to {MOST_THREADS}"
+        warnings.warn(f"HBN_NUM_THREADS: {expected}, got {wanted!r}", stacklevel=2)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -137,6 +137,8 @@ def read_json(path: PathLike) -> Any:
     _expect_file(path)
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FileError(f"{path}: no such file") from None
     except (OSError, ValueError) as error:
         raise FileError(f"{path}: expected a JSON file, could not read it ({error})") from None
 

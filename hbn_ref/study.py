@@ -25,7 +25,7 @@ from .checks import one_of, real_number
 
 REPORT_FORMAT = "hbn_ref study 1"
 HYBRID_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
-LEARNING_RATE = 0.003
+LEARNING_RATE, EPOCHS = 0.003, 16
 START, BINARY_INPUTS = ("fprec", "wbin"), ("fbin", "hybrid")  # the others may begin with the first two's weights
 RECIPE_OPTIONS = ("start", "distillation")  # parts of the recipe that a named hybrid may change
 WEIGHT_DECAY = {"fprec": 1e-4}  # of binary weights: none, see train.Optimizer
@@ -279,7 +279,7 @@ def settings_of(data: Any, **settings: Any) -> dict[str, Any]:
 
 
 def run(
-    data: Any, out: files.PathLike, *, model: str | Sequence[models.Item] = "small", epochs: int = 16,
+    data: Any, out: files.PathLike, *, model: str | Sequence[models.Item] = "small", epochs: int = EPOCHS,
     batch: int = 64, seed: int = 0, variants: Sequence[str] = models.VARIANTS, ratio: float = RATIO,
     clusters: int = CLUSTERS, gamma: float | None = None, form: str = "mse", lr: float = LEARNING_RATE,
     last_layer: str = "real", width: float = 1, rule: str = "paper", estimator: str = "ste", smoothing: float = 0.0,
@@ -379,9 +379,10 @@ def table(report: dict[str, Any]) -> str:
         rows = [{**row, "error": f"{row['error']:.3f}", "score": f"{row['score']:.3f}",
                  "kept_real": "real" if row["kept_real"] else ""} for row in report["metric"]]  # fmt: skip
         kept = [row["layer"] for row in report["metric"] if row["kept_real"]]
+        none = "none (no cluster fits the ratio: this hybrid is FBin)"
         lines += [
             "",
-            f"Kept real: {', '.join(kept) or 'none'}, by error + gamma / cost share, gamma = {report['gamma']:.4g}",
+            f"Kept real: {', '.join(kept) or none}, by error + gamma / cost share, gamma = {report['gamma']:.4g}",
             cost.format_table(rows, shown),
         ]
     return "\n".join(lines)

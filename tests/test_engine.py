@@ -162,6 +162,13 @@ def test_an_empty_or_missing_environment_leaves_the_choice_to_the_processor():
         assert python(code, **env).stdout.split() in (["vector", "True"], ["plain", "False"])
 
 
+@pytest.mark.parametrize("wanted", ["zero", "0", "-1", "1025", "2.0"])
+def test_a_number_of_threads_that_is_none_takes_all_cores_and_says_so(wanted):
+    done = python(WHICH, HBN_NUM_THREADS=wanted)
+    assert int(done.stdout.split()[1]) >= 1
+    assert f"HBN_NUM_THREADS: expected a whole number from 1 to 1024, got {wanted!r}" in done.stderr
+
+
 def test_an_unknown_kernel_in_the_environment_is_refused_by_name():
     """At the first product, not at import: whoever sets a kernel himself never looks at it."""
     code = """

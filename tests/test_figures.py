@@ -281,10 +281,10 @@ def test_packed_files():
 
 CLAIMS = report("claims.json")
 PLAIN_WORDS = {
-    "sketchanet": "Sketch-A-Net", "resnet18": "ResNet-18", "squeezenet": "SqueezeNet", "photos": "photos", "fprec": "FPrec",
-    "wbin": "WBin", "fbin": "FBin", "hybrid1": "Hybrid-1", "hybrid2": "Hybrid-2", "hybrid-v": "v", "metric": "the metric's",
-    "-taught": " taught", "-last": " last binary", "-half": ", 20 epochs", "-double": ", 80 epochs", " seed(s)": " seeds",
-    "1 seeds": "1 seed",
+    "sketchanet": "Sketch-A-Net", "resnet18": "ResNet-18", "squeezenet": "SqueezeNet", "fprec": "FPrec", "wbin": "WBin",
+    "fbin": "FBin", "hybrid1": "Hybrid-1", "hybrid2": "Hybrid-2", "hybrid-v": "v", "metric": "the metric's",
+    "-taught": " taught", "-last": " last binary", "-half": ", 20 epochs", "-double": ", 80 epochs",
+    " seed(s)": " seeds", "1 seeds": "1 seed",
 }  # fmt: skip
 
 

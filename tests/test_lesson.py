@@ -38,19 +38,19 @@ def said(capsys):
 
 def test_what_was_guessed_stands_beside_what_it_was(capsys):
     course.guess("1.6", 60)
-    assert said(capsys) == "1.6: your guess is noted: 60"
+    assert said(capsys) == "guess 1.6: noted: 60"
     course.reveal("1.6", 81.234, unit="%")
-    assert said(capsys) == "1.6: you said 60 %, it was 81.2 %"
+    assert said(capsys) == "guess 1.6: you said 60 %, it was 81.2 %"
 
 
 def test_who_guesses_nothing_reads_the_result_alone(capsys):
     for nothing in ((...,), (), (None,), (80, ...)):
         course.guess("1.6", *nothing)
-        assert said(capsys).startswith("1.6: no guess yet.")
+        assert said(capsys).startswith("guess 1.6: none yet.")
         course.reveal("1.6", 81.2)
-        assert said(capsys) == "1.6: it was 81.2"
+        assert said(capsys) == "guess 1.6: it was 81.2"
     course.reveal("9.9", 3)  # a cell that was not run at all
-    assert said(capsys) == "9.9: it was 3"
+    assert said(capsys) == "guess 9.9: it was 3"
 
 
 def test_a_guess_may_be_taken_back_and_changed(capsys):
@@ -139,7 +139,7 @@ def test_a_notebook_that_runs_unattended_keeps_three_pictures_and_their_words(mo
     assert alts[1:] == [f"Small arrays, row by row. a: {k}." for k in (1, 2, 3)]
     assert all(base64.b64decode(picture.data["image/png"])[:4] == b"\x89PNG" for picture in pictures)
     assert not any("widget" in kind for output in outputs for kind in output.get("data", ()))
-    assert [output.text.splitlines()[-1] for output in made.cells[2].outputs] == ["1.6: it was 81"]
+    assert [output.text.splitlines()[-1] for output in made.cells[2].outputs] == ["guess 1.6: it was 81"]
 
 
 @pytest.mark.parametrize("chapter", course.CHAPTERS)

@@ -243,6 +243,7 @@ def test_mean_over_seeds_from_the_command_line(data, tmp_path, capsys):
         again = dataclasses.replace(data, preprocessing={**data.preprocessing, "split_seed": seed})
         study.run(again, tmp_path / str(seed), **{**SETTINGS, "epochs": 1, "seed": seed, "variants": ("fbin",)})
     assert call("report", *(tmp_path / str(seed) / "report.json" for seed in (0, 1))) == 0
+    assert call("report", tmp_path / "0", tmp_path / "1" / "report.json") == 0  # a folder means the report in it
     assert "standard error of the mean" in capsys.readouterr().out
 
 
@@ -841,6 +842,8 @@ BAD_COMMANDS = {  # words, what the message must name
     "batch": ("train --batch 0", "batch"),
     "learning rate": ("train --lr nan", "lr"),
     "width": ("study --width -1", "width"),
+    "a hybrid of nothing": ("train --variant hybrid", "--keep-real: a hybrid keeps layers real"),
+    "a report that is not there": ("report runs/nowhere.json", "nowhere.json: no such file"),
     "unknown layer": ("train --variant hybrid --keep-real conv9", "conv9"),
     "layers of no hybrid": ("train --variant wbin --keep-real conv2", "keep_real"),
     "missing model": ("evaluate FOLDER/missing.npz", "missing.npz"),

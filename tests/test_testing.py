@@ -65,6 +65,11 @@ def test_right_kernels_pass_whatever_they_return(result):
     check_threshold(lambda *args: tuple(made(array.astype(np.int64)) for array in fold(*args)), where=small)
 
 
+def test_a_kernel_that_is_not_yet_written_is_told_that_it_returns_nothing():
+    with pytest.raises(AssertionError, match="the function returned nothing"):
+        check_xnor_conv(lambda x, w, **options: None, max_cases=1)
+
+
 def test_words_may_be_read_only_and_in_another_memory_order():
     check_pack(lambda x: frozen(pack(x)), level="quick")
 

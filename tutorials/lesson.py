@@ -65,10 +65,10 @@ def guess(number, *values):
     flat = [value for own in values for value in _flat(own)]
     if not flat or any(value is None or value is Ellipsis for value in flat):
         _guesses.pop(number, None)
-        print(f"{number}: no guess yet. Write one in the place of ... and run this cell again, or go on without.")
+        print(f"guess {number}: none yet. Write one in the place of ... and run this cell again, or go on without.")
     else:
         _guesses[number] = flat
-        print(f"{number}: your guess is noted: {_written(flat)}")
+        print(f"guess {number}: noted: {_written(flat)}")
 
 
 def reveal(number, *values, unit=""):
@@ -76,7 +76,7 @@ def reveal(number, *values, unit=""):
     after = f" {unit}" if unit else ""
     truth = f"it was {_written([value for own in values for value in _flat(own)])}{after}"
     said = f"you said {_written(_guesses[number])}{after}, " if number in _guesses else ""
-    print(f"{number}: {said}{truth}")
+    print(f"guess {number}: {said}{truth}")
 
 
 def slider(draw, name=None, shown=None, **knob):

@@ -47,9 +47,10 @@ With pytest: ``@pytest.mark.parametrize("case", testing.conv_cases(), ids=str)``
 call ends the process, as a segmentation fault does, its case is left in a file ``hbn_ref-case-*`` of the folder for
 temporary files; the next check shows it on stderr.
 
-**Values.** The sign of x is +1 if x >= 0, so also for 0 and -0.0. Among the values are zeros, denormals ("denormals"),
-infinities ("infinities"), and the smallest and largest numbers ("extremes"). A kernel that flushes denormals to zero
-takes a negative one for +1. NaN has no sign and is in no case; this package refuses it with a ValueError.
+**Values.** The sign of x is +1 if x >= 0, so also for 0 and -0.0. "edges" are many 0, -0.0, 1 and -1: if only these
+fail, look at the sign of 0 first. There are denormals ("denormals"), infinities ("infinities"), and the smallest and
+largest numbers ("extremes"), too. A kernel that flushes denormals to zero takes a negative one for +1. NaN has no sign
+and is in no case; this package refuses it with a ValueError.
 
 **Arrays** come as callers hold them, in all of `LAYOUTS`: in one piece, a part of a larger array, with steps, reversed,
 transposed, in Fortran's order, read-only, misaligned. Results may be of any integer or float type (words: uint64),

@@ -129,6 +129,8 @@ class _Caller:
         """fn's results, a tuple of arrays."""
         try:
             got = self.fn(*args, *case.arguments(), **case.options())
+            if got is None:
+                raise TypeError("the function returned nothing")
             if self.results == 1:
                 if isinstance(got, tuple):
                     raise TypeError("expected the result alone, got a tuple; wrap the function, return its first part")
