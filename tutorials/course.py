@@ -39,7 +39,8 @@ def setup():
 
     print(f"Python {sys.version.split()[0]}, NumPy {np.__version__}, Numba {numba.__version__}, matplotlib"
           f" {matplotlib.__version__}, hbn_ref {hbn_ref.__version__}")  # fmt: skip
-    print(f"{engine.get_num_threads()} threads, {engine.get_kernel()} kernels, {_memory()} of memory")
+    threads = engine.get_num_threads()
+    print(f"{threads} thread{'s' * (threads > 1)}, {engine.get_kernel()} kernels, {_memory()} of memory")
     rng = np.random.default_rng(0)
     for variant in tqdm(models.VARIANTS, desc="compiling kernels", unit="network", leave=False):
         model = models.build("small", variant, num_classes=2, in_channels=1, input_size=32, width=0.25)
