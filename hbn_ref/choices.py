@@ -70,13 +70,10 @@ class _Choice:
         found = files.read_json(path)
         try:
             theirs = {**found["settings"], **{key: found[key] for key in about}}
-            differing = [key for key, value in {**settings, **about}.items() if theirs.get(key) != value]
             _ = [found[key] for key in (*COLUMNS, "checksums", "count")]
         except (KeyError, TypeError):
             raise files.FileError(f"{path}: not a summary that can be gone on with; choose another --out") from None
-        if differing:
-            names = ", ".join(differing)
-            raise files.FileError(f"{path}: a study with other settings ({names}); choose another --out")
+        files.check_same_study(path, theirs, {**settings, **about})
         return found
 
     def run(self):

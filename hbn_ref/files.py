@@ -126,6 +126,13 @@ def plain(content: Any) -> Any:
     return json.loads(_dumps(content))
 
 
+def check_same_study(path: PathLike, theirs: dict[str, Any], ours: dict[str, Any]) -> None:
+    """Raise a FileError that names the settings of a study in ``path`` that are not ours."""
+    differing = ", ".join(key for key in ours if theirs.get(key) != ours[key])
+    if differing:
+        raise FileError(f"{path}: a study with other settings ({differing}); choose another --out")
+
+
 def write_json(path: PathLike, content: Any) -> None:
     """Write ``content`` as readable JSON."""
     with replacing(path) as temporary:

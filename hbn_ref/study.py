@@ -128,11 +128,7 @@ class Study:
             path = self.out / name
             if path.exists():
                 found, ours = load_report(path), files.plain(self.settings)
-                theirs = DEFAULTS | found["settings"]
-                differing = [key for key in ours if theirs.get(key) != ours[key]]
-                if differing:
-                    names = ", ".join(differing)
-                    raise files.FileError(f"{path}: a study with other settings ({names}); choose another --out")
+                files.check_same_study(path, DEFAULTS | found["settings"], ours)
                 self.report, self.finished = found, finished
                 return
 
