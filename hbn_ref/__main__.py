@@ -429,7 +429,8 @@ def _add_draw(commands):
 
 def _add_report(commands):
     p = commands.add_parser("report", help="print a study's table again, or the mean over studies of several seeds")
-    p.add_argument("reports", type=Path, nargs="+", metavar="REPORT", help="report.json of a study, or PRESET.json")
+    about = "a study's folder or its report.json, or PRESET.json"
+    p.add_argument("reports", type=Path, nargs="+", metavar="REPORT", help=about)
     p.set_defaults(run=_report, threads=None)
 
 
