@@ -250,7 +250,7 @@ def _short(found):
 
 
 def closed_share(found: dict[str, Any], experiment: str) -> float | None:
-    """Share of the gap between FBin and FPrec that Hybrid-1 closes, in an experiment's first seed."""
+    """Share of the gap between FBin and FPrec that Hybrid-1 closes, over the seeds that there are."""
     gap, gained = (difference(found, experiment, one, "fbin") for one in ("fprec", "hybrid1"))
     return gained.mean / gap.mean if gap and gained and gap.mean > 0 else None
 
