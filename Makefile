@@ -7,7 +7,7 @@ BENCH ?=
 ALL ?=
 COVER ?=
 # COVER=1: which lines were reached; for "make covered", one file per command
-COVERED = $(if $(COVER),--cov --cov-report= --cov-append --cov-fail-under=0)
+COVERED = $(if $(COVER),--cov --cov-report= --cov-append)
 PYTEST := $(BIN)/python -m pytest
 # one worker per core; tests that look at a clock run after the others, by themselves
 EACH_CORE := -n auto --dist worksteal
@@ -71,7 +71,7 @@ test-all: $(VENV)/.done  ## the long ones too
 	$(BIN)/python -m pytest
 
 covered:  ## after make test COVER=1 and make test-nojit COVER=1: the lines that neither reached
-	$(BIN)/python -m coverage combine && $(BIN)/python -m coverage report
+	$(BIN)/python -m coverage combine && $(BIN)/python -m coverage report --fail-under=95
 
 notebooks: $(VENV)/.done  ## every notebook from an empty kernel, nothing kept; HBN_FAST=1 for fewer steps
 	$(BIN)/python -m pytest --nbmake --nbmake-timeout=600 tutorials/*.ipynb
