@@ -296,12 +296,14 @@ def plain(text):
 
 
 def claim_cells():
-    return [[row["claim"], row["published"], row["measured"], row["verdict"]] for row in abstract.claim_rows(CLAIMS)]
+    return [
+        [row["claim"], plain(row["published"]), plain(row["measured"]), row["verdict"]]
+        for row in abstract.claim_rows(CLAIMS)
+    ]
 
 
 def test_the_abstract_claim_by_claim():
-    expected = [[plain(cell) if 0 < i < 3 else cell for i, cell in enumerate(row)] for row in claim_cells()]
-    assert rows(TOLD, "| claim | published | measured") == expected
+    assert rows(TOLD, "| claim | published | measured") == claim_cells()
 
 
 def short_cells():
@@ -309,7 +311,7 @@ def short_cells():
     made = []
     for claim, _, measured, verdict in claim_cells():
         without_errors = re.sub(r" \+- [^;]*", "", measured)
-        made.append([claim, plain(re.sub("^rank correlation.*; ", "", without_errors)), verdict])
+        made.append([claim, re.sub("^rank correlation.*; ", "", without_errors), verdict])
     return made
 
 
