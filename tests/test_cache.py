@@ -50,6 +50,12 @@ def fresh(folder, source=SOURCE):
     return module
 
 
+@pytest.fixture(autouse=True)
+def no_bytecode(monkeypatch):
+    """Python's own cache takes a source of the same size and the same second for the same: it would run the old one."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+
+
 @pytest.fixture
 def kept(tmp_path, monkeypatch):
     """The folder that NUMBA_CACHE_DIR names; no warning has been given yet."""
