@@ -35,6 +35,19 @@ PUBLISHED = {
     ("sketchanet", "hybrid1-last", "hybrid1"): 72.1 - 73.1, ("sketchanet", "hybrid2-last", "hybrid2"): 70.3 - 71.0,
 }  # fmt: skip
 
+WORDS = {  # how the pages and the pictures call what the summary calls by short names
+    "sketchanet": "Sketch-A-Net", "resnet18": "ResNet-18", "squeezenet": "SqueezeNet", "fprec": "FPrec", "wbin": "WBin",
+    "fbin": "FBin", "hybrid1": "Hybrid-1", "hybrid2": "Hybrid-2", "hybrid-v": "v", "metric": "the metric's",
+    "-taught": " taught", "-last": " last binary", "-half": ", half as long", "-double": ", twice as long",
+}  # fmt: skip
+
+
+def plain(text: str) -> str:
+    """Return a text with the names of experiments and networks as the pages write them: "hybrid1" is "Hybrid-1"."""
+    for word, name in WORDS.items():
+        text = text.replace(word, name)
+    return text
+
 
 class Difference:
     """Top-1 of one network minus another's: mean, and its standard errors over seeds and over drawings."""
@@ -52,7 +65,8 @@ class Difference:
 
     def __str__(self) -> str:
         over = "" if self.over_seeds is None else f"{self.over_seeds:.1f} over seeds, "
-        return f"{self.mean:+.1f} +- {over}{self.over_drawings:.1f} over drawings, {self.seeds} seed(s)"
+        seeds = f"{self.seeds} seed" + "s" * (self.seeds > 1)
+        return f"{self.mean:+.1f} +- {over}{self.over_drawings:.1f} over drawings, {seeds}"
 
 
 def difference(found: dict[str, Any], experiment: str, ours: str, theirs: str) -> Difference | None:
@@ -86,7 +100,7 @@ def claim_rows(found: dict[str, Any]) -> list[dict[str, str]]:
 
     def row(claim, keys, rule, full, part):
         known = {key: of(*key) for key in keys}
-        names = {key: f"{key[0]} {key[1]} - {key[2]}" for key in keys}
+        names = {key: plain(f"{key[0]} {key[1]} - {key[2]}") for key in keys}
         return {
             "claim": claim,
             "published": "; ".join(f"{names[k]} {PUBLISHED[k]:+.1f}" for k in keys if PUBLISHED[k] is not None) or "-",
@@ -204,7 +218,7 @@ def same_choice(chosen: Sequence[str], authors: str) -> bool:
 def _metric_row(found):
     rows = metric_rows(found)
     agreed = [same_choice(layers, authors) for row in rows for authors, layers in row["chosen"].items()]
-    correlations = [f"{row['experiment']} {row['rank_correlation']:.2f}" for row in rows]
+    correlations = [f"{plain(row['experiment'])} {row['rank_correlation']:.2f}" for row in rows]
     measured = f"rank correlation of E with the authors' logs: {', '.join(correlations)}; " if rows else "-"
     measured += f"the rule chose the authors' layers in {sum(agreed)} of {len(agreed)} cases" if rows else ""
     return {
@@ -227,7 +241,7 @@ def network_rows(found: dict[str, Any]) -> list[dict[str, Any]]:
             each = np.array([run["top1"] for run in runs.values()])
             first = next(iter(runs.values()))
             row = {
-                "experiment": name, "network": network, "epochs": first["epochs"], "seeds": len(runs),
+                "experiment": plain(name), "network": plain(network), "epochs": first["epochs"], "seeds": len(runs),
                 "top-1 %": study.with_error(tops["top1"], study.standard_error(each)), "top-5 %": f"{tops['top5']:.1f}",
                 "ten crops %": f"{tops['top1_ten_crops']:.1f}",
             }  # fmt: skip
@@ -239,7 +253,8 @@ def network_rows(found: dict[str, Any]) -> list[dict[str, Any]]:
                     "ms packed": f"{min(run['ms_packed'] for run in runs.values()):.2f}",
                     "training s": round(np.mean([run["train_seconds"] for run in runs.values()]))}  # fmt: skip
             if any(run.get("same_as") for run in runs.values()):
-                row["network"] += " = " + ", ".join(sorted({run.get("same_as", "?") for run in runs.values()}))
+                same = sorted({plain(run.get("same_as", "?")) for run in runs.values()})
+                row["network"] += " = " + ", ".join(same)
             rows.append(row)
     return rows
 
@@ -264,8 +279,10 @@ def table(found: dict[str, Any]) -> str:
         "top-1 +- one standard error over the seeds; differences +- one over the drawings, one over the seeds",
     ]
     metric = [
-        {"experiment": row["experiment"], "seed": row["seed"], "rank correlation": f"{row['rank_correlation']:.2f}",
-         **{f"at {authors}'s share": " ".join(layers) or "none" for authors, layers in row["chosen"].items()}}
+        {"experiment": plain(row["experiment"]), "seed": row["seed"],
+         "rank correlation": f"{row['rank_correlation']:.2f}",
+         **{f"as many as {plain(name.partition('-')[2])}": " ".join(kept) or "none"
+            for name, kept in row["chosen"].items()}}
         for row in metric_rows(found)
     ]  # fmt: skip
     for name in dict.fromkeys(row["experiment"] for row in metric):

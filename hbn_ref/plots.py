@@ -143,9 +143,16 @@ def evidence(found: dict[str, Any]) -> Figure:
 
 
 def choice(result: dict[str, Any]) -> Figure:
-    """Draw `choices.choice`: every choice of layers, accuracy against operations; lines join what each rule picks."""
-    figure = new_figure(9, 6)
-    axis = figure.subplots()
+    """Draw `choices.choice`: every choice of layers, accuracy against operations; lines join what each rule picks.
+
+    If rules of `choices.MEASURED` are there, a second panel compares all rules: means over all budgets.
+    """
+    every = choices.overall_rows(result)
+    measured = len(every) > len(choices.RULES) + 2
+    figure = new_figure(15 if measured else 9, 6)
+    axis, *others = figure.subplots(1, 1 + measured, squeeze=False)[0]
+    if measured:
+        _rules_panel(others[0], every)
     ops, tops = result["ops"], {key: np.mean(list(found.values())) for key, found in result["choices"].items()}
     axis.plot([ops[key] for key in tops], list(tops.values()), "o", color=BINARY, label="every choice", ls="")
     rows = choices.choice_rows(result)
@@ -169,6 +176,26 @@ def choice(result: dict[str, Any]) -> Figure:
         f"Which inputs to keep real: all {len(tops)} choices, {len(result['classes'])} classes, {seeds} seeds"
     )
     return figure
+
+
+def _rules_panel(axis, rows):
+    """Each rule minus "at random", the best at the top: with as many layers, and with as many operations."""
+    kinds = {"layers": ("o", "#0072B2", -0.14), "operations": ("s", "#D55E00", 0.14)}
+    rows = [row for row in rows if row["rule"] != "at random"]
+    rows.sort(key=lambda row: sum(row[kind]["at random"][0] for kind in kinds))
+    for kind, (marker, colour, beside) in kinds.items():
+        found = [row[kind]["at random"] for row in rows]
+        errors = [max(over or 0.0 for over in own[1:]) for own in found]  # the larger of both
+        axis.errorbar(
+            [own[0] for own in found], np.arange(len(rows)) - beside, xerr=errors, fmt=marker, color=colour,
+            label=f"as many {kind}", lw=1,
+        )  # fmt: skip
+    axis.axvline(0, color="#808080", lw=1, ls=":")
+    axis.set_yticks(range(len(rows)), [row["rule"] for row in rows])
+    axis.set(title="Each rule, mean over all budgets", xlabel="top-1 minus that of layers at random (points)")
+    axis.legend(frameon=False, title="bars: one standard error", loc="lower right")
+    axis.grid(alpha=0.3, axis="x")
+    axis.spines[["top", "right"]].set_visible(False)
 
 
 CLAIM_TITLES = {
@@ -223,6 +250,6 @@ def _claim_panel(axis, name, networks):
         axis.plot(place, np.mean(tops), marker, color=colour, markersize=11)
         if network in ("fprec", "fbin"):
             axis.axhline(float(np.mean(tops)), color=colour, lw=1, ls=":")
-    axis.set_xticks(range(len(order)), [NAMES.get(n, n) for n in order], rotation=50, ha="right", fontsize=8)
+    axis.set_xticks(range(len(order)), [abstract.plain(n) for n in order], rotation=50, ha="right", fontsize=8)
     axis.set(title=CLAIM_TITLES[name], ylabel="top-1, test images (%)")
     axis.spines[["top", "right"]].set_visible(False)
