@@ -905,6 +905,23 @@ def test_evaluation_refuses_nothing_to_evaluate():
             train.evaluate(model, images, labels)
 
 
+def test_stored_images_are_refused_with_what_prepares_them():
+    model, (x, y) = tiny(), drawings(3)
+    stored = (255 * x).astype(np.uint8)
+    for call in (
+        lambda: train.fit(model, stored, y, epochs=1, progress=False),
+        lambda: train.evaluate(model, stored, y),
+        lambda: train.recalibrate_batchnorm(model, stored),
+    ):
+        with pytest.raises(TypeError, match=r"^images: expected float32 or float64, got uint8; .*evaluation_batch"):
+            call()
+    as_floats = train.evaluate(model, stored, y, prepare=lambda part: part.astype(np.float32) / 255)
+    assert as_floats["count"] == 3
+    assert (
+        train.evaluate(lambda part: model.forward(part.astype(np.float32)), stored, y)["count"] == 3
+    )  # its own affair
+
+
 # ---------------------------------------------------------------------------------------- recalibration
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from .. import layers
 from ..checks import whole_number
-from .loss import check_labels, pairs, softmax
+from .loss import check_labels, check_prepared, pairs, softmax
 from .steps import ask_for_memory
 
 
@@ -42,6 +42,8 @@ def evaluate(
         the first guess for each image is right
     """
     images, labels = pairs(images, labels)
+    if isinstance(model, layers.Layer):
+        check_prepared(images, prepare)
     loss, hits, hits5, start = 0.0, [], 0, 0
     forward = model.forward if isinstance(model, layers.Sequential) else model
     ask_for_memory(model, min(batch, len(images)))
@@ -79,6 +81,7 @@ def recalibrate_batchnorm(
     statistics, as in training: so shuffle images that come class by class. ``prepare`` is that of `evaluate`, with one
     crop.
     """
+    check_prepared(np.asarray(images), prepare)
     norms = [layer for layer in model.walk() if isinstance(layer, layers.BatchNorm)]
     drops = [(layer, layer.rate) for layer in model.walk() if isinstance(layer, layers.Dropout)]
     sums: dict[str, tuple[int, Any, Any]] = {}

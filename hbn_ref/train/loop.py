@@ -17,7 +17,7 @@ except ModuleNotFoundError:  # pip install hbn-ref without [study]: train in sil
 
 from .. import files, layers
 from ..checks import one_of, real_number, whole_number
-from .loss import pairs, soft_target
+from .loss import check_prepared, pairs, soft_target
 from .optimizers import OPTIMIZERS, SCHEDULES
 from .steps import ask_for_memory, binary_signs, centre_and_clamp, flip_ratio, train_step
 
@@ -71,6 +71,7 @@ def fit(
     one_of("optimizer", optimizer, tuple(OPTIMIZERS))
     one_of("schedule", schedule, tuple(SCHEDULES))
     images, labels = pairs(images, labels)
+    check_prepared(images, prepare)
     check_settings(epochs, batch, lr, weight_decay, seed, smoothing, distillation)
     method = OPTIMIZERS[optimizer](weight_decay=weight_decay, **({} if lr is None else {"lr": lr}))
     settings = {

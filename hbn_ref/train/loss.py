@@ -92,3 +92,12 @@ def pairs(images: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
     if labels.ndim != 1 or len(images) != len(labels) or len(images) == 0:
         raise ValueError(f"labels: expected one for each image, got {labels.shape} for {len(images)} images")
     return images, labels
+
+
+def check_prepared(images: np.ndarray, prepare: Any) -> None:
+    """Raise a TypeError if images of whole numbers, as data sets store them, are to go into a network as they are."""
+    if prepare is None and np.issubdtype(images.dtype, np.integer):
+        raise TypeError(
+            f"images: expected float32 or float64, got {images.dtype}; stored images need prepare=:"
+            " data.training_batch in fit, data.evaluation_batch elsewhere"
+        )
