@@ -72,10 +72,9 @@ EXPERIMENTS = {
     "photos": Experiment("resnet18", 32, 25, {
         **PLAIN, "hybrid-v1": _kept("resnet18-hybrid-v1"), "hybrid-v2": _kept("resnet18-hybrid-v2"),
     }, width=0.5, photos=True),
-    "sketchanet-half": Experiment("sketchanet", 113, 20, SHORT, tuned_as="sketchanet", seeds=(0,)),
-    "sketchanet-double": Experiment("sketchanet", 113, 80, SHORT, tuned_as="sketchanet", seeds=(0,)),
+    "sketchanet-half": Experiment("sketchanet", 113, 20, SHORT, tuned_as="sketchanet"),
+    "sketchanet-double": Experiment("sketchanet", 113, 80, SHORT, tuned_as="sketchanet"),
 }  # fmt: skip
-CURVE = ("sketchanet-half", "sketchanet", "sketchanet-double")
 MEASURED = ("sketchanet", "resnet18")  # experiments whose errors are compared with the authors' logs
 
 

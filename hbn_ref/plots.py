@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
 from . import abstract, choices, files
-from . import claims as experiments
 
 # Okabe and Ito's palette; a variant has one colour and one marker everywhere
 COLOURS = {"fprec": "#0072B2", "wbin": "#56B4E9", "fbin": "#D55E00", "hybrid": "#009E73"}
@@ -212,31 +211,32 @@ def claims(found: dict[str, Any]) -> Figure:
     A large mark is the mean over seeds, a small one a single seed. Two lines show the levels of FPrec and FBin.
     """
     shown = [name for name in CLAIM_TITLES if found["networks"].get(name)]
-    curve = [(name, abstract.closed_share(found, name)) for name in experiments.CURVE if name in found["networks"]]
-    points = [(_epochs(found, name), 100 * share) for name, share in curve if share is not None]
-    panels = len(shown) + bool(points)
+    curve = abstract.curve_rows(found)
+    panels = len(shown) + bool(curve)
     figure = new_figure(12, 4 * max(1, -(-panels // 3)))
     axes = list(figure.subplots(max(1, -(-panels // 3)), 3, squeeze=False).flat)
     for axis, name in zip(axes, shown):
         _claim_panel(axis, name, found["networks"][name])
-    if points:
-        axis = axes[len(shown)]
-        axis.plot(*zip(*points), "o-", color=COLOURS["hybrid"])
-        axis.set_xscale("log")
-        axis.set_xticks([epochs for epochs, _ in points], [str(epochs) for epochs, _ in points])
-        axis.minorticks_off()
-        axis.axhline(100, color="#808080", lw=1, ls=":")
-        axis.set_ylim(0, max(110, *(1.1 * share for _, share in points)))
-        axis.set(title="Sketch-A-Net: is it a matter of time?", xlabel="epochs", ylabel="gap closed by Hybrid-1 (%)")
-        axis.spines[["top", "right"]].set_visible(False)
+    if curve:
+        _curve_panel(axes[len(shown)], curve)
     for axis in axes[panels:]:
         axis.set_visible(False)
     figure.suptitle("From scratch: each network's accuracy (large: mean of the seeds, small: each)")
     return figure
 
 
-def _epochs(found, name):
-    return next(iter(next(iter(found["networks"][name].values())).values()))["epochs"]
+def _curve_panel(axis, rows):
+    """The share of the gap that Hybrid-1 closes against epochs, with the larger of its two standard errors."""
+    epochs, shares = [row["epochs"] for row in rows], [100 * row["share"] for row in rows]
+    errors = [100 * max(row["over_seeds"] or 0, row["over_drawings"] or 0) for row in rows]
+    axis.errorbar(epochs, shares, yerr=errors, fmt="o-", color=COLOURS["hybrid"], capsize=4)
+    axis.set_xscale("log")
+    axis.set_xticks(epochs, [str(count) for count in epochs])
+    axis.minorticks_off()
+    axis.axhline(100, color="#808080", lw=1, ls=":")
+    axis.set_ylim(0, max(110, *(1.1 * share for share in shares)))
+    axis.set(title="Sketch-A-Net: is it a matter of time?", xlabel="epochs", ylabel="gap closed by Hybrid-1 (%)")
+    axis.spines[["top", "right"]].set_visible(False)
 
 
 def _claim_panel(axis, name, networks):

@@ -296,11 +296,29 @@ def test_table_and_picture_tell_every_network(whole, tmp_path, capsys):
 
 def test_the_curve_is_the_share_of_the_gap_that_the_hybrid_closes():
     one = {"fprec": runs(80), "hybrid1": runs(75), "fbin": runs(60)}
-    assert abstract.closed_share(summary(sketchanet=one), "sketchanet") == pytest.approx(0.75)
-    assert abstract.closed_share(summary(sketchanet={"fprec": runs(80)}), "sketchanet") is None
+    [row] = abstract.curve_rows(summary(sketchanet=one))
+    assert row["share"] == pytest.approx(0.75) and (row["epochs"], row["seeds"], row["over_seeds"]) == (40, 1, None)
+    each = np.array([0.25] * 60 + [1 - 0.75] * 15 + [-0.75] * 5 + [0] * 20) - 0.25 * (np.arange(100) < 60)
+    assert row["over_drawings"] == pytest.approx(100 * each.std(ddof=1) / 10 / 20)  # of a gap of 20 points
+    assert abstract.share_cell(row) == f"75 +- {100 * row['over_drawings']:.0f} over drawings"
+    assert abstract.curve_rows(summary(sketchanet={"fprec": runs(80)})) == []
+    assert abstract.curve_rows(summary(sketchanet={**one, "fprec": runs(60)})) == []
     figure = plots.claims(summary(sketchanet=one, **{"sketchanet-half": one}))
     line = figure.axes[1].lines[0]
     assert list(line.get_ydata()) == [75, 75] and "time" in figure.axes[1].get_title()
+
+
+def test_the_curve_takes_the_seeds_that_all_lengths_have():
+    three = {"fprec": runs(80, 90, 70), "hybrid1": runs(75, 80, 70), "fbin": runs(60, 60, 60)}
+    one = {name: {"1": {**own["1"], "epochs": 20}} for name, own in three.items()}
+    half, whole = abstract.curve_rows(summary(sketchanet=three, **{"sketchanet-half": one}))
+    assert (half["epochs"], whole["epochs"]) == (20, 40) and half["seeds"] == whole["seeds"] == 1
+    assert half["share"] == whole["share"] == pytest.approx(2 / 3)
+    [row] = abstract.curve_rows(summary(sketchanet=three))
+    assert row["share"] == pytest.approx((15 + 20 + 10) / (20 + 30 + 10))
+    left = [15 - 0.75 * 20, 20 - 0.75 * 30, 10 - 0.75 * 10]
+    assert row["over_seeds"] == pytest.approx(np.std(left, ddof=1) / np.sqrt(3) / 20)
+    assert "75 +- 7 over seeds, " in abstract.table(summary(sketchanet=three))
 
 
 def test_the_command_takes_photos_for_claims_only(tmp_path, capsys, monkeypatch):
