@@ -348,6 +348,20 @@ def _mean(parts):
     return {key: sum(part.get(key, 0.0) for part in parts) / len(parts) for key in keys}
 
 
+def clearly_above(result: dict[str, Any], other: str = "metric") -> dict[str, list[str]]:
+    """Return the rules that are above another by more than two standard errors, the larger of both, by kind of budget.
+
+    "At random" and "best of all" are no rules, and left out.
+    """
+    found: dict[str, list[str]] = {"layers": [], "operations": []}
+    for row in overall_rows(result):
+        for kind, names in found.items():
+            value, *errors = row[kind][other]
+            if row["rule"] in RULES | MEASURED and value > 2 * max(error or 0.0 for error in errors):
+                names.append(row["rule"])
+    return found
+
+
 def cost_rows(result: dict[str, Any]) -> list[dict[str, Any]]:
     """Return what each measured rule costs: which trained network, seconds to train it, seconds to compute the rule.
 
@@ -398,6 +412,8 @@ def choice_table(result: dict[str, Any]) -> str:
     if "rules" in result:
         rows = cost_rows(result)
         parts.append(cost.format_table(rows, rows[0]))
+        better = "; ".join(f"as many {kind}: {', '.join(n) or 'none'}" for kind, n in clearly_above(result).items())
+        parts.append(f"Above the metric by more than two standard errors, the larger of both: {better}.")
     return "\n\n".join([*parts, _note(result)])
 
 

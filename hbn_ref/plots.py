@@ -20,7 +20,7 @@ NAMES = {"fprec": "FPrec", "wbin": "WBin", "fbin": "FBin", "hybrid": "Hybrid"}
 KEPT, BINARY = "#009E73", "#B0B0B0"
 RULE_STYLES = {  # of the rules in the picture of `choice`; the others are only in the table
     "metric": ("*", "#009E73"), "cost alone": ("v", "#0072B2"), "error alone": ("^", "#D55E00"),
-    "rise per MAC": ("<", "#E69F00"), "greedy fall": (">", "#56B4E9"), "best of all": ("o", "#000000"),
+    "rise": ("<", "#E69F00"), "greedy fall": (">", "#56B4E9"), "best of all": ("o", "#000000"),
     "at random": ("x", "#CC79A7"),
 }  # fmt: skip
 

@@ -161,7 +161,7 @@ MESSAGES = {
     ("ex-3-4", "the words about the case"): "expected one of the cases, or None; got str: x (",
     ("ex-4-1", "dx only"): "expected (dx, dgamma, dbeta), got one array of the shape (",
     ("ex-4-3", "bit 0 of word 0 is cleared"): "bit 0 of word 0 is 0, expected 1: it stands for value 0;",
-    ("ex-5-2", "its end is a map of 32 x 32"): "reduce the map first",
+    ("ex-5-1", "its end is a map of 32 x 32"): "reduce the map first",
     ("ex-6-4", "fbin does not stay as it is"): "fbin's own conv1.w at (0, 0, 0, 0) is",
     ("ex-9-1", "t lies between two counts"): "expected a whole number",
 }

@@ -139,6 +139,59 @@ def test_choice():
     assert rows(TOLD, "| layers kept real | metric") == expected
 
 
+RULES = report("choice-doodles.json")
+
+
+def rule_cells():
+    """Each rule: what it takes, what it costs, and how it compares."""
+    costs = {row["rule"]: row for row in choices.cost_rows(RULES)}
+    made = []
+    for row in choices.overall_rows(RULES):
+        cost = costs.get(row["rule"])
+        cells = (
+            ["", ""] if cost is None else [abstract.plain(cost["takes"]), f"{cost['training s']} + {cost['rule s']}"]
+        )
+        for kind in ("layers", "operations"):
+            for other in ("at random", "metric"):
+                value, seeds, drawings = row[kind][other]
+                cells.append("" if row["rule"] == other else f"{value:+.2f} +- {seeds:.2f}, {drawings:.2f}")
+        made.append([row["rule"], *cells])
+    return made
+
+
+def test_which_rule_chooses_well():
+    assert rows(TOLD, "| rule | takes") == rule_cells()
+    better = choices.clearly_above(RULES)
+    for kind, names in better.items():
+        assert f"With as many {kind}, {' and '.join(names) or 'no rule'}" in " ".join(TOLD.split())
+
+
+def test_what_the_rules_chose():
+    """What the page says in words: the metric's forms choose alike, and in all seeds; what half a point costs."""
+    for budget in [{"count": count} for count in range(1, 5)] + [{"share": share} for share in choices.SHARES]:
+        made = choices.picks(RULES, **budget)
+        assert all(made[f"metric, {form}"] == made["metric"] for form in hybrid.FORMS[1:])
+        assert all(one == made["metric"][0] for one in made["metric"])
+        assert (made["metric"] == made["cost alone"]) == (budget.get("count") != 3 and budget.get("share") != 1 / 2)
+    ops = {(row["count"], row["rule"]): row["ops"] for row in choices.choice_rows(RULES)}
+    times = [ops[count, rule] / ops[count, "metric"] for count in range(1, 5) for rule in ("rise", "greedy rise")]
+    assert f"for {min(times):.1f} to {max(times):.0f} times the operations" in TOLD
+    gained, _, drawings = choices.difference(RULES, [{"conv5+conv6": 1.0}] * 5, [{"none": 1.0}] * 5)
+    assert f"buy {gained:.1f} +- {drawings:.1f} of" in TOLD
+
+
+def budget_cells():
+    made = {}
+    for by in ("layers", "operations"):
+        for row in choices.choice_rows(RULES, by):
+            made.setdefault(row["rule"], []).append(study.with_error(row["top1"], row["top1_se"]))
+    return [[rule, *cells] for rule, cells in made.items()]
+
+
+def test_rules_by_budget():
+    assert rows(TOLD, "| top-1 % | 1 layer") == budget_cells()
+
+
 def test_ablation():
     text = presets.ablation_table(report("ablation.json")).split("\n\n")[0].splitlines()[2:]
     printed = {parts[0]: parts[1:] for parts in (re.split(r" {2,}", line.strip()) for line in text)}
@@ -315,6 +368,17 @@ def network_cells():
 
 def test_networks_of_the_abstract():
     assert rows(TOLD, "| experiment | network") == network_cells()
+
+
+def curve_cells():
+    return [
+        [str(row["epochs"]), str(row["seeds"]), *(f"{row[n]:.1f}" for n in ("fprec", "hybrid1", "fbin")),
+         abstract.share_cell(row)] for row in abstract.curve_rows(CLAIMS)
+    ]  # fmt: skip
+
+
+def test_the_curve():
+    assert rows(TOLD, "| epochs | seeds | FPrec") == curve_cells()
 
 
 def metric_cells():

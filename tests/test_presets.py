@@ -495,6 +495,19 @@ def test_overall_is_the_mean_of_the_budgets():
         assert row["layers"]["metric"][0] == pytest.approx(np.mean(each))
 
 
+def test_clearly_above_takes_the_larger_of_both_errors(monkeypatch):
+    def row(rule, layers, operations):
+        return {"rule": rule, "layers": {"metric": layers}, "operations": {"metric": operations}}
+
+    rows = [
+        row("metric", (0, 0, 0), (0, 0, 0)), row("rise", (2.1, 1, 0.5), (2.1, 0.5, 1)),
+        row("fall", (2, 1, 0), (1, 1, 0)), row("cost alone", (1, 0.6, 0.1), (1, None, 0.4)),
+        row("best of all", (9, 1, 1), (9, 1, 1)), row("at random", (9, 1, 1), (9, 1, 1)),
+    ]  # fmt: skip
+    monkeypatch.setattr(choices, "overall_rows", lambda result: rows)
+    assert choices.clearly_above({}) == {"layers": ["rise"], "operations": ["rise", "cost alone"]}
+
+
 def test_what_rules_cost_by_hand():
     rows = {row["rule"]: row for row in choices.cost_rows(measured_choice())}
     assert set(rows) == {*choices.RULES, *choices.MEASURED}
@@ -581,7 +594,7 @@ def test_one_seed_has_no_standard_error():
 
 def test_choice_plot_shows_every_choice_and_every_rule(choice):
     result = choice[1]
-    [axis] = plots.choice(result).axes
+    axis = plots.choice(result).axes[0]
     lines = {line.get_label(): line for line in axis.lines}
     assert set(lines) == {"every choice", *plots.RULE_STYLES}
     points = set(zip(lines["every choice"].get_xdata(), lines["every choice"].get_ydata(), strict=True))
@@ -589,6 +602,24 @@ def test_choice_plot_shows_every_choice_and_every_rule(choice):
     for rule in choices.RULES:
         own = [row for row in presets.choice_rows(result) if row["rule"] == rule]
         assert lines[rule].get_ydata().tolist() == [row["top1"] for row in own]
+
+
+def test_a_measured_choice_has_a_second_panel_with_every_rule(choice):
+    assert len(plots.choice(a_choice()).axes) == 1
+    result = choice[1]
+    axis = plots.choice(result).axes[1]
+    names = [label.get_text() for label in axis.get_yticklabels()]
+    assert set(names) == {*choices.RULES, *choices.MEASURED, "best of all"} and len(names) == len(set(names))
+    rows = {row["rule"]: row for row in choices.overall_rows(result)}
+    for kind, bars in zip(("layers", "operations"), axis.containers, strict=True):
+        line, _, [sticks] = bars
+        assert bars.get_label() == f"as many {kind}"
+        for name, x, stick in zip(names, line.get_xdata(), sticks.get_segments(), strict=True):
+            value, *errors = rows[name][kind]["at random"]
+            assert x == pytest.approx(value)
+            assert np.ptp(stick[:, 0]) == pytest.approx(2 * max(error or 0.0 for error in errors))
+    sums = [sum(rows[name][kind]["at random"][0] for kind in ("layers", "operations")) for name in names]
+    assert sums == sorted(sums)
 
 
 def test_choice_plot_counts_the_layers_of_its_network(choice):

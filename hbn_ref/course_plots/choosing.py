@@ -114,7 +114,7 @@ def _said(rows, gamma, clusters, step):
 def cloud(result: dict[str, Any]) -> Figure:
     """Draw `choice` with bars of one standard error over the seeds; one seed has none."""
     figure = choice(result)
-    [axis] = figure.axes
+    axis = figure.axes[0]
     for key, found in result["choices"].items():
         tops = np.array(list(found.values()))
         if len(tops) < 2:

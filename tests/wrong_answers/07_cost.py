@@ -17,48 +17,6 @@ def convolution_cost(size, kernel, channels, filters, stride, padding, kind):
     return [macs if kind == "fprec" else 0, 0 if kind == "fprec" else macs, weight_bytes, size * size * pixel_bytes]
 
 
-# %% ex-7-2 the mean of the layers' factors
-def measured_factor(timings):
-    return np.mean([np.median(found["real"]) / np.median(found["binary"]) for found in timings.values()])
-
-
-# %% ex-7-2 means, which disturbed rounds carry away
-def measured_factor(timings):
-    real, binary = (sum(np.mean(found[kind]) for found in timings.values()) for kind in ("real", "binary"))
-    return real / binary
-
-
-# %% ex-7-3 the share of the layers, not of the time
-def speed_ups(seconds, names, factor):
-    share = len(names) / len(seconds)
-    return [1 / (1 - share + share / factor), 1 / (1 - share), share / (1 - share)]
-
-
-# %% ex-7-3 the speed-up of the binary part for that of the whole
-def speed_ups(seconds, names, factor):
-    binary = sum(seconds[name] for name in names)
-    rest = sum(seconds.values()) - binary
-    return [factor, np.inf, binary / rest]
-
-
-# %% ex-7-4 better in all three
-def dominated(points):
-    gain = (points[:, None] - points) * (1, 1, -1)
-    return (gain > 0).all(axis=2).any(axis=1)
-
-
-why = "Yes, one point is a difference, as 90 is more than 89."
-
-
-# %% ex-7-4 no worse in any: equals dominate each other, and a network itself
-def dominated(points):
-    gain = (points[:, None] - points) * (1, 1, -1)
-    return (gain >= 0).all(axis=2).any(axis=1)
-
-
-why = ""
-
-
 # %% ex-7-1 + bits of weights are rounded down
 four = convolution_cost
 
@@ -93,13 +51,72 @@ def convolution_cost(*args):
     return np.array(four(*args), np.uint64)
 
 
-# %% ex-7-2 binary by real
+# %% ex-7-2 the share of the layers, not of the time
+def speed_ups(seconds, names, factor):
+    share = len(names) / len(seconds)
+    return [1 / (1 - share + share / factor), 1 / (1 - share), share / (1 - share)]
+
+
+# %% ex-7-2 the speed-up of the binary part for that of the whole
+def speed_ups(seconds, names, factor):
+    binary = sum(seconds[name] for name in names)
+    rest = sum(seconds.values()) - binary
+    return [factor, np.inf, binary / rest]
+
+
+# %% ex-7-2 + the factor for all of it
+three = speed_ups
+
+
+def speed_ups(seconds, names, factor):
+    first, second, _ = three(seconds, names, factor)
+    return [first, second, np.inf]
+
+
+# %% ex-7-2 + the first two in the wrong order
+three = speed_ups
+
+
+def speed_ups(seconds, names, factor):
+    first, second, third = three(seconds, names, factor)
+    return [second, first, third]
+
+
+# %% ex-7-2 right: + an array
+three = speed_ups
+
+
+def speed_ups(seconds, names, factor):
+    return np.array(three(seconds, names, factor))
+
+
+# %% ex-7-2 right: in place
+def speed_ups(seconds, names, factor):
+    binary = 0.0
+    while names:
+        binary += seconds.pop(names.pop())
+    rest = sum(seconds.values())
+    return (rest + binary) / (rest + binary / factor), (rest + binary) / rest, binary / rest
+
+
+# %% ex-7-3 the mean of the layers' factors
+def measured_factor(timings):
+    return np.mean([np.median(found["real"]) / np.median(found["binary"]) for found in timings.values()])
+
+
+# %% ex-7-3 means, which disturbed rounds carry away
+def measured_factor(timings):
+    real, binary = (sum(np.mean(found[kind]) for found in timings.values()) for kind in ("real", "binary"))
+    return real / binary
+
+
+# %% ex-7-3 binary by real
 def measured_factor(timings):
     real, binary = (sum(np.median(found[kind]) for found in timings.values()) for kind in ("real", "binary"))
     return binary / real
 
 
-# %% ex-7-2 + off by a millionth
+# %% ex-7-3 + off by a millionth
 factor_of_all = measured_factor
 
 
@@ -107,7 +124,7 @@ def measured_factor(timings):
     return factor_of_all(timings) * (1 + 1e-6)
 
 
-# %% ex-7-2 right: in place
+# %% ex-7-3 right: in place
 def measured_factor(timings):
     sums = {"real": 0.0, "binary": 0.0}
     while timings:
@@ -118,7 +135,7 @@ def measured_factor(timings):
     return sums["real"] / sums["binary"]
 
 
-# %% ex-7-2 right: + an array without axes
+# %% ex-7-3 right: + an array without axes
 factor_of_all = measured_factor
 
 
@@ -126,39 +143,22 @@ def measured_factor(timings):
     return np.array(factor_of_all(timings))
 
 
-# %% ex-7-3 + the factor for all of it
-three = speed_ups
+# %% ex-7-4 better in all three
+def dominated(points):
+    gain = (points[:, None] - points) * (1, 1, -1)
+    return (gain > 0).all(axis=2).any(axis=1)
 
 
-def speed_ups(seconds, names, factor):
-    first, second, _ = three(seconds, names, factor)
-    return [first, second, np.inf]
+why = "Yes, one point is a difference, as 90 is more than 89."
 
 
-# %% ex-7-3 + the first two in the wrong order
-three = speed_ups
+# %% ex-7-4 no worse in any: equals dominate each other, and a network itself
+def dominated(points):
+    gain = (points[:, None] - points) * (1, 1, -1)
+    return (gain >= 0).all(axis=2).any(axis=1)
 
 
-def speed_ups(seconds, names, factor):
-    first, second, third = three(seconds, names, factor)
-    return [second, first, third]
-
-
-# %% ex-7-3 right: + an array
-three = speed_ups
-
-
-def speed_ups(seconds, names, factor):
-    return np.array(three(seconds, names, factor))
-
-
-# %% ex-7-3 right: in place
-def speed_ups(seconds, names, factor):
-    binary = 0.0
-    while names:
-        binary += seconds.pop(names.pop())
-    rest = sum(seconds.values())
-    return (rest + binary) / (rest + binary / factor), (rest + binary) / rest, binary / rest
+why = ""
 
 
 # %% ex-7-4 + one truth value is wrong

@@ -14,54 +14,6 @@ def my_threshold(alpha, scale, shift, n):
     return np.clip(np.where(slope == 0, n + 1, t), -n, n + 1).astype(int), flip
 
 
-# %% ex-9-2 the ReLU is forgotten, and bits are pooled
-def fold_relu(t, flip, n):
-    return t
-
-
-def block_bits(counts, t, flip, n, size):
-    images, height, width, channels = counts.shape
-    found = (np.maximum(counts, 0) >= t) ^ flip
-    return found.reshape(images, height // size, size, width // size, size, channels).any(axis=(2, 4))
-
-
-# %% ex-9-2 thresholds below 0 are raised to 0
-def fold_relu(t, flip, n):
-    return np.maximum(t, 0)
-
-
-def block_bits(counts, t, flip, n, size):
-    images, height, width, channels = counts.shape
-    windows = counts.reshape(images, height // size, size, width // size, size, channels)
-    return (windows.max(axis=(2, 4)) >= np.maximum(t, 0)) ^ flip
-
-
-# %% ex-9-3 the paper's rule, without BatchNorm and with every alpha
-def packed_bytes(rows):
-    return sum(row["weight_bytes"] for row in rows)
-
-
-# %% ex-9-3 no layer follows a fully binary one: scale, shift and alpha everywhere
-def packed_bytes(rows):
-    norms = sum(8 * row["input" if row["inputs"] == "binary" else "output"][2] for row in rows[:-1])
-    return norms + sum(row["weight_bytes"] for row in rows)
-
-
-# %% ex-9-4 no ties: standard normal numbers
-def my_test(fold):
-    rng, i = np.random.default_rng(0), np.arange(-9, 10)[:, None]
-    alpha, scale, shift = rng.uniform(0.1, 1, 100), rng.standard_normal(100), 3 * rng.standard_normal(100)
-    t, flip = fold(alpha, scale, shift, 9)
-    assert np.array_equal((i >= t) ^ flip, np.maximum(alpha * i, 0) * scale + shift >= 0)
-
-
-# %% ex-9-4 no negative gamma
-def my_test(fold):
-    i, shift = np.arange(-9, 10)[:, None], np.arange(-12.0, 13)
-    t, flip = fold(np.ones(25), np.ones(25), shift, 9)
-    assert np.array_equal((i >= t) ^ flip, np.maximum(i, 0) + shift >= 0)
-
-
 # %% ex-9-1 + one threshold is off by one
 right_one = my_threshold
 
@@ -105,6 +57,28 @@ def my_threshold(alpha, scale, shift, n):
     found = np.array(right_one(alpha, scale, shift, n), float)
     alpha[...] = scale[...] = shift[...] = 1
     return found
+
+
+# %% ex-9-2 the ReLU is forgotten, and bits are pooled
+def fold_relu(t, flip, n):
+    return t
+
+
+def block_bits(counts, t, flip, n, size):
+    images, height, width, channels = counts.shape
+    found = (np.maximum(counts, 0) >= t) ^ flip
+    return found.reshape(images, height // size, size, width // size, size, channels).any(axis=(2, 4))
+
+
+# %% ex-9-2 thresholds below 0 are raised to 0
+def fold_relu(t, flip, n):
+    return np.maximum(t, 0)
+
+
+def block_bits(counts, t, flip, n, size):
+    images, height, width, channels = counts.shape
+    windows = counts.reshape(images, height // size, size, width // size, size, channels)
+    return (windows.max(axis=(2, 4)) >= np.maximum(t, 0)) ^ flip
 
 
 # %% ex-9-2 + one threshold is off by one
@@ -161,49 +135,22 @@ def block_bits(counts, t, flip, n, size):
     return block(counts, folded(t, flip, n), flip, n, size).astype(np.uint8)
 
 
-# %% ex-9-3 + 3 % too much
-predicted = packed_bytes
+# %% ex-9-3 no ties: standard normal numbers
+def my_test(fold):
+    rng, i = np.random.default_rng(0), np.arange(-9, 10)[:, None]
+    alpha, scale, shift = rng.uniform(0.1, 1, 100), rng.standard_normal(100), 3 * rng.standard_normal(100)
+    t, flip = fold(alpha, scale, shift, 9)
+    assert np.array_equal((i >= t) ^ flip, np.maximum(alpha * i, 0) * scale + shift >= 0)
 
 
-def packed_bytes(rows):
-    return 1.03 * predicted(rows)
+# %% ex-9-3 no negative gamma
+def my_test(fold):
+    i, shift = np.arange(-9, 10)[:, None], np.arange(-12.0, 13)
+    t, flip = fold(np.ones(25), np.ones(25), shift, 9)
+    assert np.array_equal((i >= t) ^ flip, np.maximum(i, 0) + shift >= 0)
 
 
-# %% ex-9-3 + a number in words
-predicted = packed_bytes
-
-
-def packed_bytes(rows):
-    return f"{predicted(rows):,.0f} bytes"
-
-
-# %% ex-9-3 + layer by layer, not the sum
-predicted = packed_bytes
-
-
-def packed_bytes(rows):
-    return [predicted([row]) for row in rows]
-
-
-# %% ex-9-3 right: + rows used up, a whole number
-predicted = packed_bytes
-
-
-def packed_bytes(rows):
-    found = np.int32(predicted(rows))
-    rows.clear()
-    return found
-
-
-# %% ex-9-3 right: + an array without axes
-predicted = packed_bytes
-
-
-def packed_bytes(rows):
-    return np.array(predicted(rows))
-
-
-# %% ex-9-4 + it refuses a correct fold
+# %% ex-9-3 + it refuses a correct fold
 whole_test = my_test
 
 
@@ -213,7 +160,7 @@ def my_test(fold):
     assert t[0] == 3, "3.5, rounded down"
 
 
-# %% ex-9-4 + it returns its verdict
+# %% ex-9-3 + it returns its verdict
 whole_test = my_test
 
 
@@ -225,7 +172,7 @@ def my_test(fold):
     return True
 
 
-# %% ex-9-4 right: one channel at a time
+# %% ex-9-3 right: one channel at a time
 def my_test(fold):
     n = 5
     counts = np.arange(-n, n + 1)
@@ -236,7 +183,7 @@ def my_test(fold):
                 raise AssertionError(f"scale {scale}, shift {shift}")
 
 
-# %% ex-9-4 right: + arrays that are written to afterwards
+# %% ex-9-3 right: + arrays that are written to afterwards
 whole_test = my_test
 
 
@@ -245,3 +192,56 @@ def my_test(fold):
     t[...] = 0
     flip[...] = True
     whole_test(fold)
+
+
+# %% ex-9-4 the paper's rule, without BatchNorm and with every alpha
+def packed_bytes(rows):
+    return sum(row["weight_bytes"] for row in rows)
+
+
+# %% ex-9-4 no layer follows a fully binary one: scale, shift and alpha everywhere
+def packed_bytes(rows):
+    norms = sum(8 * row["input" if row["inputs"] == "binary" else "output"][2] for row in rows[:-1])
+    return norms + sum(row["weight_bytes"] for row in rows)
+
+
+# %% ex-9-4 + 3 % too much
+predicted = packed_bytes
+
+
+def packed_bytes(rows):
+    return 1.03 * predicted(rows)
+
+
+# %% ex-9-4 + a number in words
+predicted = packed_bytes
+
+
+def packed_bytes(rows):
+    return f"{predicted(rows):,.0f} bytes"
+
+
+# %% ex-9-4 + layer by layer, not the sum
+predicted = packed_bytes
+
+
+def packed_bytes(rows):
+    return [predicted([row]) for row in rows]
+
+
+# %% ex-9-4 right: + rows used up, a whole number
+predicted = packed_bytes
+
+
+def packed_bytes(rows):
+    found = np.int32(predicted(rows))
+    rows.clear()
+    return found
+
+
+# %% ex-9-4 right: + an array without axes
+predicted = packed_bytes
+
+
+def packed_bytes(rows):
+    return np.array(predicted(rows))

@@ -1,13 +1,4 @@
 # %% ex-5-1
-def count_fire(size, c_in, squeeze, expand):
-    """-> [weights, MACs, BatchNorm parameters in FPrec, in FBin]"""
-    weights = c_in * squeeze + squeeze * expand + 9 * squeeze * expand
-    behind = 2 * (squeeze + expand + expand)
-    before = 2 * (c_in + squeeze + squeeze)  # each branch has a BatchNorm of its own on the squeezed map
-    return [weights, weights * size**2, behind, before]
-
-
-# %% ex-5-2
 def my_network(macs, weight_bytes):
     """-> a definition: a list made with models.conv, models.max_pool, ..., models.classifier"""
     for c in range(400, 1, -2):
@@ -23,6 +14,15 @@ def my_network(macs, weight_bytes):
         total = cost.table(built(definition, "fbin", 10, 1, 32))["total"]
         if total["weight_bytes"] <= weight_bytes and total["macs_real"] + total["macs_binary"] <= macs:
             return definition
+
+
+# %% ex-5-2
+def count_fire(size, c_in, squeeze, expand):
+    """-> [weights, MACs, BatchNorm parameters in FPrec, in FBin]"""
+    weights = c_in * squeeze + squeeze * expand + 9 * squeeze * expand
+    behind = 2 * (squeeze + expand + expand)
+    before = 2 * (c_in + squeeze + squeeze)  # each branch has a BatchNorm of its own on the squeezed map
+    return [weights, weights * size**2, behind, before]
 
 
 # %% ex-5-3

@@ -10,19 +10,19 @@ def convolution_cost(size, kernel, channels, filters, stride, padding, kind):
 
 
 # %% ex-7-2
-def measured_factor(timings):
-    """{layer: {"real": seconds of each round, "binary": the same}} -> a number"""
-    real, binary = (sum(np.median(found[kind]) for found in timings.values()) for kind in ("real", "binary"))
-    return real / binary  # a mean of ratios would let the smallest layer count as much as the largest
-
-
-# %% ex-7-3
 def speed_ups(seconds, names, factor):
     """{layer: seconds}, binary layers, a number -> [speed-up, speed-up if free, factor for half]"""
     binary = sum(seconds[name] for name in names)
     rest = sum(seconds.values()) - binary
     whole = rest + binary
     return [whole / (rest + binary / factor), whole / rest, binary / rest]  # half: rest + binary / s = 2 rest
+
+
+# %% ex-7-3
+def measured_factor(timings):
+    """{layer: {"real": seconds of each round, "binary": the same}} -> a number"""
+    real, binary = (sum(np.median(found[kind]) for found in timings.values()) for kind in ("real", "binary"))
+    return real / binary  # a mean of ratios would let the smallest layer count as much as the largest
 
 
 # %% ex-7-4

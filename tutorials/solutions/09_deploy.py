@@ -22,6 +22,18 @@ def block_bits(counts, t, flip, n, size):
 
 
 # %% ex-9-3
+def my_test(fold):
+    """Raise an AssertionError where fold is wrong."""
+    n, alpha = 9, 0.5
+    scale, turn, aside = np.meshgrid([-2, -0.5, 0, 0.5, 2], np.arange(-n - 2, n + 3), [-0.125, 0, 0.125])
+    scale, shift = scale.ravel(), (aside - alpha * scale * turn).ravel()  # v = aside where i = turn: ties in a third
+    t, flip = fold(np.full(scale.shape, alpha), scale, shift, n)
+    i = np.arange(-n, n + 1)[:, None]
+    expected = np.maximum(alpha * i, 0) * scale + shift >= 0
+    assert np.array_equal((i >= t) ^ flip, expected), "a bit is wrong"
+
+
+# %% ex-9-4
 def packed_bytes(rows):
     """rows of cost.table(...)["layers"] -> bytes"""
     total, chained = 0, False  # chained: the layer before was fully binary
@@ -37,15 +49,3 @@ def packed_bytes(rows):
             total += 8 * row["output"][2]
         chained = fully
     return total
-
-
-# %% ex-9-4
-def my_test(fold):
-    """Raise an AssertionError where fold is wrong."""
-    n, alpha = 9, 0.5
-    scale, turn, aside = np.meshgrid([-2, -0.5, 0, 0.5, 2], np.arange(-n - 2, n + 3), [-0.125, 0, 0.125])
-    scale, shift = scale.ravel(), (aside - alpha * scale * turn).ravel()  # v = aside where i = turn: ties in a third
-    t, flip = fold(np.full(scale.shape, alpha), scale, shift, n)
-    i = np.arange(-n, n + 1)[:, None]
-    expected = np.maximum(alpha * i, 0) * scale + shift >= 0
-    assert np.array_equal((i >= t) ^ flip, expected), "a bit is wrong"
