@@ -18,10 +18,9 @@ COLOURS = {"fprec": "#0072B2", "wbin": "#56B4E9", "fbin": "#D55E00", "hybrid": "
 MARKERS = {"fprec": "s", "wbin": "D", "fbin": "o", "hybrid": "*"}
 NAMES = {"fprec": "FPrec", "wbin": "WBin", "fbin": "FBin", "hybrid": "Hybrid"}
 KEPT, BINARY = "#009E73", "#B0B0B0"
-RULE_STYLES = {  # of the rules in the picture of `choice`; the others are only in the table
+RULE_STYLES = {  # of the rules in the picture of `choice`, the first on top; the others are in its second panel
     "metric": ("*", "#009E73"), "cost alone": ("v", "#0072B2"), "error alone": ("^", "#D55E00"),
-    "rise": ("<", "#E69F00"), "greedy fall": (">", "#56B4E9"), "best of all": ("o", "#000000"),
-    "at random": ("x", "#CC79A7"),
+    "rise": ("<", "#E69F00"), "best of all": ("o", "#000000"), "at random": ("x", "#CC79A7"),
 }  # fmt: skip
 
 
@@ -144,7 +143,8 @@ def evidence(found: dict[str, Any]) -> Figure:
 def choice(result: dict[str, Any]) -> Figure:
     """Draw `choices.choice`: every choice of layers, accuracy against operations; lines join what each rule picks.
 
-    If rules of `choices.MEASURED` are there, a second panel compares all rules: means over all budgets.
+    The number in a dot is that of the layers that it keeps real. If rules of `choices.MEASURED` are there, a second
+    panel compares all rules with the metric, on the mean of all budgets.
     """
     every = choices.overall_rows(result)
     measured = len(every) > len(choices.RULES) + 2
@@ -153,23 +153,25 @@ def choice(result: dict[str, Any]) -> Figure:
     if measured:
         _rules_panel(others[0], every)
     ops, tops = result["ops"], {key: np.mean(list(found.values())) for key, found in result["choices"].items()}
-    axis.plot([ops[key] for key in tops], list(tops.values()), "o", color=BINARY, label="every choice", ls="")
+    axis.plot(
+        [ops[key] for key in tops], list(tops.values()), "o", color=BINARY, markersize=11, ls="",
+        label="every choice, and how many layers it keeps",
+    )  # fmt: skip
+    for key, top in tops.items():
+        count = 0 if key == "none" else key.count("+") + 1
+        axis.annotate(str(count), (ops[key], top), ha="center", va="center", fontsize=7, zorder=5)
     rows = choices.choice_rows(result)
-    for rule, (marker, colour) in RULE_STYLES.items():
+    for place, (rule, (marker, colour)) in enumerate(RULE_STYLES.items()):
         own = [row for row in rows if row["rule"] == rule]
-        empty: dict[str, Any] = {"markerfacecolor": "none"} if marker == "o" else {}
+        hollow: dict[str, Any] = {"markerfacecolor": "none"} if marker in "ov^<" else {}
         if own:
             axis.plot(
-                [row["ops"] for row in own], [row["top1"] for row in own], marker, color=colour, markersize=11, lw=1,
-                ls=":" if marker != "o" else "", label=rule, **empty,
+                [row["ops"] for row in own], [row["top1"] for row in own], marker, color=colour, markersize=15, lw=1,
+                ls=":" if marker != "o" else "", label=rule, zorder=4 - place / 10, **hollow,
             )  # fmt: skip
-    for key in (min(ops, key=ops.get), max(ops, key=ops.get)):
-        axis.annotate(
-            "no layer" if key == "none" else "all layers", (ops[key], tops[key]), (6, -14), textcoords="offset points"
-        )
     _cost_axis(axis, "equivalent operations")
     counts = ", ".join(map(str, dict.fromkeys(row["count"] for row in rows)))
-    axis.legend(frameon=False, title=f"{counts} layers kept real by")
+    axis.legend(frameon=False, title=f"{counts} layers kept real by", markerscale=0.7)
     seeds = len(next(iter(result["choices"].values())))
     axis.set_title(
         f"Which inputs to keep real: all {len(tops)} choices, {len(result['classes'])} classes, {seeds} seeds"
@@ -178,20 +180,20 @@ def choice(result: dict[str, Any]) -> Figure:
 
 
 def _rules_panel(axis, rows):
-    """Each rule minus "at random", the best at the top: with as many layers, and with as many operations."""
+    """Each rule minus the metric, the highest sum at the top: with as many layers, and with as many operations."""
     kinds = {"layers": ("o", "#0072B2", -0.14), "operations": ("s", "#D55E00", 0.14)}
-    rows = [row for row in rows if row["rule"] != "at random"]
-    rows.sort(key=lambda row: sum(row[kind]["at random"][0] for kind in kinds))
+    rows = [row for row in rows if not row["rule"].startswith("metric")]  # other forms of E are in the table
+    rows.sort(key=lambda row: sum(row[kind]["metric"][0] for kind in kinds))
     for kind, (marker, colour, beside) in kinds.items():
-        found = [row[kind]["at random"] for row in rows]
+        found = [row[kind]["metric"] for row in rows]
         errors = [max(over or 0.0 for over in own[1:]) for own in found]  # the larger of both
         axis.errorbar(
             [own[0] for own in found], np.arange(len(rows)) - beside, xerr=errors, fmt=marker, color=colour,
-            label=f"as many {kind}", lw=1,
+            label=f"at most as many {kind}", lw=1,
         )  # fmt: skip
     axis.axvline(0, color="#808080", lw=1, ls=":")
-    axis.set_yticks(range(len(rows)), [row["rule"] for row in rows])
-    axis.set(title="Each rule, mean over all budgets", xlabel="top-1 minus that of layers at random (points)")
+    axis.set_yticks(range(len(rows)), [row["rule"] + " (hindsight)" * (row["rule"] == "best of all") for row in rows])
+    axis.set(title="Each rule, mean over all budgets", xlabel="top-1 minus that of the metric (points)")
     axis.legend(frameon=False, title="bars: one standard error", loc="lower right")
     axis.grid(alpha=0.3, axis="x")
     axis.spines[["top", "right"]].set_visible(False)
@@ -208,7 +210,8 @@ CLAIM_TITLES = {
 def claims(found: dict[str, Any]) -> Figure:
     """Draw `claims.run`: a panel per experiment with each network's top-1; last, the gap that Hybrid-1 closes.
 
-    A large mark is the mean over seeds, a small one a single seed. Two lines show the levels of FPrec and FBin.
+    A bar is the mean over seeds, a mark a single seed. Two lines show the levels of FPrec and FBin. Networks stand in
+    the order of their operations; one that is the same as another in all seeds is left out.
     """
     shown = [name for name in CLAIM_TITLES if found["networks"].get(name)]
     curve = abstract.curve_rows(found)
@@ -221,7 +224,7 @@ def claims(found: dict[str, Any]) -> Figure:
         _curve_panel(axes[len(shown)], curve)
     for axis in axes[panels:]:
         axis.set_visible(False)
-    figure.suptitle("From scratch: each network's accuracy (large: mean of the seeds, small: each)")
+    figure.suptitle("Each network's accuracy (bar: mean of the seeds, marks: each); the cheapest stands left")
     return figure
 
 
@@ -229,7 +232,7 @@ def _curve_panel(axis, rows):
     """The share of the gap that Hybrid-1 closes against epochs, with the larger of its two standard errors."""
     epochs, shares = [row["epochs"] for row in rows], [100 * row["share"] for row in rows]
     errors = [100 * max(row["over_seeds"] or 0, row["over_drawings"] or 0) for row in rows]
-    axis.errorbar(epochs, shares, yerr=errors, fmt="o-", color=COLOURS["hybrid"], capsize=4)
+    axis.errorbar(epochs, shares, yerr=errors, fmt="o", color=COLOURS["hybrid"], capsize=4)
     axis.set_xscale("log")
     axis.set_xticks(epochs, [str(count) for count in epochs])
     axis.minorticks_off()
@@ -240,14 +243,15 @@ def _curve_panel(axis, rows):
 
 
 def _claim_panel(axis, name, networks):
-    order = sorted(networks, key=lambda n: next(iter(networks[n].values()))["equivalent_ops"])
+    own = {n: runs for n, runs in networks.items() if not all(run.get("same_as") for run in runs.values())}
+    order = sorted(own, key=lambda n: next(iter(own[n].values()))["equivalent_ops"])
     for place, network in enumerate(order):
         tops = [run["top1"] for run in networks[network].values()]
         kind = network.partition("-")[0].rstrip("0123456789")
         colour, marker = COLOURS.get(kind, COLOURS["hybrid"]), MARKERS.get(kind, MARKERS["hybrid"])
         beside = place + 0.12 * (np.arange(len(tops)) - (len(tops) - 1) / 2)
-        axis.plot(beside, tops, marker, color=colour, markersize=4, alpha=0.6)
-        axis.plot(place, np.mean(tops), marker, color=colour, markersize=11)
+        axis.plot(beside, tops, marker, color=colour, markersize=8 if marker == "*" else 6, alpha=0.7)
+        axis.plot(place, np.mean(tops), "_", color=colour, markersize=22, markeredgewidth=2.5)
         if network in ("fprec", "fbin"):
             axis.axhline(float(np.mean(tops)), color=colour, lw=1, ls=":")
     axis.set_xticks(range(len(order)), [abstract.plain(n) for n in order], rotation=50, ha="right", fontsize=8)

@@ -143,48 +143,67 @@ RULES = report("choice-doodles.json")
 
 
 def rule_cells():
-    """Each rule: what it takes, what it costs, and how it compares."""
+    """Each rule: what it needs, what it costs, and how it compares; the metric's other forms choose as it does."""
     costs = {row["rule"]: row for row in choices.cost_rows(RULES)}
     made = []
     for row in choices.overall_rows(RULES):
+        if row["rule"].startswith("metric, "):
+            continue
         cost = costs.get(row["rule"])
-        cells = (
+        needs = (
             ["", ""] if cost is None else [abstract.plain(cost["takes"]), f"{cost['training s']} + {cost['rule s']}"]
         )
+        differences = []
         for kind in ("layers", "operations"):
             for other in ("at random", "metric"):
                 value, seeds, drawings = row[kind][other]
-                cells.append("" if row["rule"] == other else f"{value:+.2f} +- {seeds:.2f}, {drawings:.2f}")
-        made.append([row["rule"], *cells])
+                differences.append("" if row["rule"] == other else f"{value:+.2f} +- {seeds:.2f}, {drawings:.2f}")
+        made.append(["metric, any form of E" if row["rule"] == "metric" else row["rule"], *needs, *differences])
     return made
 
 
 def test_which_rule_chooses_well():
-    assert rows(TOLD, "| rule | takes") == rule_cells()
-    better = choices.clearly_above(RULES)
-    for kind, names in better.items():
-        assert f"With as many {kind}, {' and '.join(names) or 'no rule'}" in " ".join(TOLD.split())
+    assert rows(TOLD, "| rule | needs trained") == rule_cells()
+    assert choices.clearly_above(RULES) == {"layers": ["rise", "greedy rise"], "operations": []}
+    found = {row["rule"]: row["layers"]["metric"] for row in choices.overall_rows(RULES)}
+    rise, greedy = (found[rule][0] / max(found[rule][1:]) for rule in ("rise", "greedy rise"))
+    assert f"above the metric by {rise:.1f} and {greedy:.1f} standard errors" in TOLD
 
 
 def test_what_the_rules_chose():
     """What the page says in words: the metric's forms choose alike, and in all seeds; what half a point costs."""
-    for budget in [{"count": count} for count in range(1, 5)] + [{"share": share} for share in choices.SHARES]:
+    for budget in [{"count": count} for count in range(1, 5)] + [{"share": k / 40} for k in range(4, 40)]:
         made = choices.picks(RULES, **budget)
         assert all(made[f"metric, {form}"] == made["metric"] for form in hybrid.FORMS[1:])
         assert all(one == made["metric"][0] for one in made["metric"])
-        assert (made["metric"] == made["cost alone"]) == (budget.get("count") != 3 and budget.get("share") != 1 / 2)
+    for rows_of in RULES["layers"].values():
+        orders = ["".join(name[-1] for name in choices.order(rows_of, rule)) for rule in ("cost alone", "metric")]
+        assert orders == ["65423", "65243"]
     ops = {(row["count"], row["rule"]): row["ops"] for row in choices.choice_rows(RULES)}
     times = [ops[count, rule] / ops[count, "metric"] for count in range(1, 5) for rule in ("rise", "greedy rise")]
     assert f"for {min(times):.1f} to {max(times):.0f} times the operations" in TOLD
     gained, _, drawings = choices.difference(RULES, [{"conv5+conv6": 1.0}] * 5, [{"none": 1.0}] * 5)
     assert f"buy {gained:.1f} +- {drawings:.1f} of" in TOLD
+    rises = sum(row["fall"] < 0 for rows_of in RULES["layers"].values() for row in rows_of)
+    assert f"In {rises} of 25 cases" in TOLD
+
+
+def test_more_layers_count_for_more_than_which():
+    tops = {key: np.mean(list(each.values())) for key, each in RULES["choices"].items() if key != "none"}
+    ends = [[top for key, top in tops.items() if key.count("+") == count] for count in range(4)]
+    assert all(max(fewer) < min(more) for fewer, more in zip(ends, ends[1:], strict=False))
+    words = ("{:.1f} to {:.1f} % with one", "{:.1f} to {:.1f} with two", "{:.1f} to {:.1f} with three",
+             "{:.1f} to {:.1f} with four")  # fmt: skip
+    told = " ".join(TOLD.split())
+    assert all(text.format(min(own), max(own)) in told for text, own in zip(words, ends, strict=True))
 
 
 def budget_cells():
-    made = {}
+    made = {rule: [] for rule in ("metric", "cost alone", "error alone", "rise", "at random", "best of all")}
     for by in ("layers", "operations"):
         for row in choices.choice_rows(RULES, by):
-            made.setdefault(row["rule"], []).append(study.with_error(row["top1"], row["top1_se"]))
+            if row["rule"] in made:
+                made[row["rule"]].append(study.with_error(row["top1"], row["top1_se"]))
     return [[rule, *cells] for rule, cells in made.items()]
 
 

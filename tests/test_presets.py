@@ -495,6 +495,17 @@ def test_overall_is_the_mean_of_the_budgets():
         assert row["layers"]["metric"][0] == pytest.approx(np.mean(each))
 
 
+def test_overall_takes_every_budget_of_operations(monkeypatch):
+    """FBin 1, WBin 201: two budgets, of a quarter and of three quarters of the 200 MACs that can be real."""
+    monkeypatch.setattr(choices, "STEPS", 2)
+    result = measured_choice()
+    result["ops"] |= {"none": 1.0, "a+b+c": 201.0}
+    made = [choices.picks(result, share=share) for share in (51 / 201, 151 / 201)]
+    for row in choices.overall_rows(result):
+        each = [choices.difference(result, one[row["rule"]], one["metric"])[0] for one in made]
+        assert row["operations"]["metric"][0] == pytest.approx(np.mean(each))
+
+
 def test_clearly_above_takes_the_larger_of_both_errors(monkeypatch):
     def row(rule, layers, operations):
         return {"rule": rule, "layers": {"metric": layers}, "operations": {"metric": operations}}
@@ -596,8 +607,9 @@ def test_choice_plot_shows_every_choice_and_every_rule(choice):
     result = choice[1]
     axis = plots.choice(result).axes[0]
     lines = {line.get_label(): line for line in axis.lines}
-    assert set(lines) == {"every choice", *plots.RULE_STYLES}
-    points = set(zip(lines["every choice"].get_xdata(), lines["every choice"].get_ydata(), strict=True))
+    dots = lines.pop("every choice, and how many layers it keeps")
+    assert set(lines) == set(plots.RULE_STYLES)
+    points = set(zip(dots.get_xdata(), dots.get_ydata(), strict=True))
     assert points == {(result["ops"][key], np.mean(list(tops.values()))) for key, tops in result["choices"].items()}
     for rule in choices.RULES:
         own = [row for row in presets.choice_rows(result) if row["rule"] == rule]
@@ -608,17 +620,18 @@ def test_a_measured_choice_has_a_second_panel_with_every_rule(choice):
     assert len(plots.choice(a_choice()).axes) == 1
     result = choice[1]
     axis = plots.choice(result).axes[1]
-    names = [label.get_text() for label in axis.get_yticklabels()]
-    assert set(names) == {*choices.RULES, *choices.MEASURED, "best of all"} and len(names) == len(set(names))
+    names = [label.get_text().removesuffix(" (hindsight)") for label in axis.get_yticklabels()]
+    others = {rule for rule in choices.RULES | choices.MEASURED if not rule.startswith("metric")}
+    assert set(names) == {*others, "best of all", "at random"} and len(names) == len(set(names))
     rows = {row["rule"]: row for row in choices.overall_rows(result)}
     for kind, bars in zip(("layers", "operations"), axis.containers, strict=True):
         line, _, [sticks] = bars
-        assert bars.get_label() == f"as many {kind}"
+        assert bars.get_label() == f"at most as many {kind}"
         for name, x, stick in zip(names, line.get_xdata(), sticks.get_segments(), strict=True):
-            value, *errors = rows[name][kind]["at random"]
+            value, *errors = rows[name][kind]["metric"]
             assert x == pytest.approx(value)
             assert np.ptp(stick[:, 0]) == pytest.approx(2 * max(error or 0.0 for error in errors))
-    sums = [sum(rows[name][kind]["at random"][0] for kind in ("layers", "operations")) for name in names]
+    sums = [sum(rows[name][kind]["metric"][0] for kind in ("layers", "operations")) for name in names]
     assert sums == sorted(sums)
 
 
