@@ -398,6 +398,16 @@ def curve_cells():
 
 def test_the_curve():
     assert rows(TOLD, "| epochs | seeds | FPrec") == curve_cells()
+    longer, taught = (
+        CLAIMS["networks"]["sketchanet-double"]["fprec"],
+        CLAIMS["networks"]["sketchanet"]["hybrid1-taught"],
+    )
+    ahead = abstract.Difference(longer, taught)
+    assert f"FPrec with 80 epochs is {ahead.mean:.1f} points above Hybrid-1 taught" in " ".join(TOLD.split())
+    _, before, after = abstract.curve_rows(CLAIMS)
+    gained = [f"{after[name] - before[name]:.1f}" for name in ("hybrid1", "fprec", "fbin")]
+    told = " ".join(TOLD.split())
+    assert "Hybrid-1 gained {} points, FPrec {} and FBin {}:".format(*gained) in told
 
 
 def metric_cells():
