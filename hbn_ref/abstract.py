@@ -157,7 +157,7 @@ CLAIMED = {
 
 
 def _cost_row():
-    """Operations and bytes at full size, counted: by how much FPrec's are divided, and the share of FBin's saving."""
+    """Operations and bytes at full size, counted: the factor by which FPrec's are more, for hybrids and FBin."""
     published, measured, held, smaller = [], [], [], []
     for network, (channels, hybrids) in CLAIMED.items():
         rows = {
@@ -183,7 +183,7 @@ def _cost_row():
             + "; weight bytes of hybrids and FBin alike, 1/n: " + ", ".join(smaller)
         ),
         "verdict": SHOWN if min(held) > 0.9 else PART if max(held) > 0.9 else NOT,
-        "rule": "shown: each hybrid keeps 90 % of FBin's saving, in operations and in bytes; in part: one does",
+        "rule": "shown: each hybrid keeps 90 % of the factor that FBin saves, in operations and in bytes; in part: one does",
     }  # fmt: skip
 
 
