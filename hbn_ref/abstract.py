@@ -183,7 +183,7 @@ def _cost_row():
             + "; weight bytes of hybrids and FBin alike, 1/n: " + ", ".join(smaller)
         ),
         "verdict": SHOWN if min(held) > 0.9 else PART if max(held) > 0.9 else NOT,
-        "rule": "shown: each hybrid keeps 90 % of the factor that FBin saves, in operations and bytes; in part: one does",
+        "rule": "shown: each hybrid keeps 90 % of the factor that FBin saves, in both; in part: one does",
     }  # fmt: skip
 
 
