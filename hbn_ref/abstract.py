@@ -24,6 +24,11 @@ LOGGED_RMSE = {
 SHARES = {"sketchanet": ((1, 7, "sketchanet-hybrid2"), (2, 7, "sketchanet-hybrid1")),
           "resnet18": ((2, 19, "resnet18-hybrid-v1"), (7, 19, "resnet18-hybrid-v2"))}  # fmt: skip
 CLUSTERS = 4  # the P at which the rule gives both of the authors' choices on their Sketch-A-Net scores
+# Hybrids whose gains are claimed: {network: (channels of an image, hybrids)}
+CLAIMED = {
+    "sketchanet": (1, ("hybrid1", "hybrid2")), "resnet18": (3, ("hybrid-v1", "hybrid-v2")),
+    "squeezenet": (3, ("hybrid-v1", "hybrid-v3")),
+}  # fmt: skip
 # (experiment, network, other network, published difference): what the claims compare
 PUBLISHED = {
     ("sketchanet", "hybrid1", "fprec"): 73.1 - 72.8, ("sketchanet", "hybrid1-taught", "fprec"): None,
@@ -36,15 +41,14 @@ PUBLISHED = {
 }  # fmt: skip
 
 WORDS = {  # how the pages and the pictures call what the summary calls by short names
-    "sketchanet": "Sketch-A-Net", "resnet18": "ResNet-18", "squeezenet": "SqueezeNet", "fprec": "FPrec", "wbin": "WBin",
-    "fbin": "FBin", "hybrid1": "Hybrid-1", "hybrid2": "Hybrid-2", "hybrid-v": "v", "metric": "the metric's",
-    "photos": "ResNet-18 on photos",
+    "sketchanet": "Sketch-A-Net", "resnet18": "ResNet-18", "squeezenet": "SqueezeNet", "hybrid1": "Hybrid-1",
+    "hybrid2": "Hybrid-2", "hybrid-v": "v", **study.NAMES, "metric": "the metric's", "photos": "ResNet-18 on photos",
     "-taught": " taught", "-last": " last binary", "-half": ", half as long", "-double": ", twice as long",
 }  # fmt: skip
 
 
 def plain(text: str) -> str:
-    """Return a text with the names of experiments and networks as the pages write them: "hybrid1" is "Hybrid-1"."""
+    """Return names as the pages write them: "hybrid1" is "Hybrid-1". For names, not for whole sentences."""
     for word, name in WORDS.items():
         text = text.replace(word, name)
     return text
@@ -62,7 +66,7 @@ class Difference:
     @property
     def error(self) -> float:
         """The larger of both errors."""
-        return max(self.over_seeds or 0.0, self.over_drawings)
+        return study.larger(self.over_seeds, self.over_drawings)
 
     def __str__(self) -> str:
         over = "" if self.over_seeds is None else f"{self.over_seeds:.1f} over seeds, "
@@ -149,13 +153,6 @@ def claim_rows(found: dict[str, Any]) -> list[dict[str, str]]:
     return rows
 
 
-# Hybrids whose gains are claimed, at the size at which operations were published: {network: (channels, hybrids)}
-CLAIMED = {
-    "sketchanet": (1, ("hybrid1", "hybrid2")), "resnet18": (3, ("hybrid-v1", "hybrid-v2")),
-    "squeezenet": (3, ("hybrid-v1", "hybrid-v3")),
-}  # fmt: skip
-
-
 def _cost_row():
     """Operations and bytes at full size, counted: the factor by which FPrec's are more, for hybrids and FBin."""
     published, measured, held, smaller = [], [], [], []
@@ -168,23 +165,18 @@ def _cost_row():
         saved = {name: full["equivalent_ops"] / rows[name]["equivalent_ops"] for name in names}
         bytes_saved = {name: full["weight_bytes"] / rows[name]["weight_bytes"] for name in names}
         held += [min(saved[name] / saved["fbin"], bytes_saved[name] / bytes_saved["fbin"]) for name in hybrids]
-        published.append(
-            f"{network} "
-            + ", ".join(f"{n} {rows[n]['published']} M" for n in names)
-            + f" of {rows['wbin']['published']} M"
-        )
-        measured.append(f"{network} " + ", ".join(f"{name} {saved[name]:.1f}" for name in names))
-        smaller.append(f"{network} {min(bytes_saved.values()):.0f}")
+        given = ", ".join(f"{name} {rows[name]['published']} M" for name in names)
+        published.append(plain(f"{network} {given} of {rows['wbin']['published']} M"))
+        measured.append(plain(f"{network} " + ", ".join(f"{name} {saved[name]:.1f}" for name in names)))
+        smaller.append(plain(f"{network} {min(bytes_saved.values()):.0f}"))
     return {
         "claim": "Little is lost of compression and speed",
-        "published": plain("equivalent operations: " + "; ".join(published)),
-        "measured": plain(
-            "equivalent operations, 1/n of FPrec's: " + "; ".join(measured)
-            + "; weight bytes of hybrids and FBin alike, 1/n: " + ", ".join(smaller)
-        ),
+        "published": f"equivalent operations: {'; '.join(published)}",
+        "measured": f"equivalent operations, 1/n of FPrec's: {'; '.join(measured)};"
+        f" weight bytes of hybrids and FBin alike, 1/n: {', '.join(smaller)}",
         "verdict": SHOWN if min(held) > 0.9 else PART if max(held) > 0.9 else NOT,
         "rule": "shown: each hybrid keeps 90 % of the factor that FBin saves, in both; in part: one does",
-    }  # fmt: skip
+    }
 
 
 # ---------------------------------------------------------------------------------------------- the metric
@@ -225,7 +217,7 @@ def metric_rows(found: dict[str, Any]) -> list[dict[str, Any]]:
                 kept = hybrid.partition(scores, count / of, CLUSTERS, total=of)
                 chosen[authors] = [layers[i]["layer"] for i in kept]
             rows.append({
-                "experiment": name, "seed": seed, "chosen": chosen,
+                "experiment": plain(name), "seed": seed, "chosen": chosen,
                 "rank_correlation": rank_correlation([row["rmse"] for row in ordered], LOGGED_RMSE[name]),
             })  # fmt: skip
     return rows
@@ -250,9 +242,8 @@ def _metric_row(found):
     return {
         "claim": "The metric finds the layers",
         "published": "Sketch-A-Net {7}, {6, 7}; ResNet-18 {16, 17}, {12 to 17, a shortcut}",
-        "measured": plain(
-            f"rank correlation of E with the authors' logs: {ranks}; the rule chose the authors' layers in {cases}"
-        ) if every else "-",
+        "measured": f"rank correlation of E with the authors' logs: {ranks};"
+        f" the rule chose the authors' layers in {cases}" if every else "-",
         "verdict": MISSING if not every else SHOWN if all(every) else PART if any(every) else NOT,
         "rule": "shown: the authors' choice in every case; in part: in some",
     }  # fmt: skip
@@ -348,8 +339,7 @@ def table(found: dict[str, Any]) -> str:
         "top-1 +- one standard error over the seeds; differences +- one over the seeds, one over the drawings",
     ]
     metric = [
-        {"experiment": plain(row["experiment"]), "seed": row["seed"],
-         "rank correlation": f"{row['rank_correlation']:.2f}",
+        {"experiment": row["experiment"], "seed": row["seed"], "rank correlation": f"{row['rank_correlation']:.2f}",
          **{f"as many as {plain(name.partition('-')[2])}": " ".join(kept) or "none"
             for name, kept in row["chosen"].items()}}
         for row in metric_rows(found)

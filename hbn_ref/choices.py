@@ -234,6 +234,11 @@ def _seeds(result):
     return seeds, names
 
 
+def is_measured(result: dict[str, Any]) -> bool:
+    """Whether a summary has what the rules of `MEASURED` need; the first ones had not."""
+    return all("greedy" in result and "rise" in result["layers"][seed][0] for seed in _seeds(result)[0])
+
+
 def picks(result: dict[str, Any], *, count: int | None = None, share: float | None = None) -> Picks:
     """Return what each rule chooses: at most ``count`` layers, or at most a ``share`` of WBin's operations.
 
@@ -241,12 +246,12 @@ def picks(result: dict[str, Any], *, count: int | None = None, share: float | No
     all" is the choice within the budget that has the highest mean: picked with hindsight, and so too high.
     """
     seeds, names = _seeds(result)
-    measured = all("greedy" in result and "rise" in result["layers"][seed][0] for seed in seeds)
+    rules = (*RULES, *(MEASURED if is_measured(result) else ()))
     made: Picks = {}
     for seed in seeds:
         rows = result["layers"][seed]
         limit = {"count": count, "operations": None if share is None else _real_macs(result, rows, names, share)}
-        for rule in (*RULES, *(MEASURED if measured else ())):
+        for rule in rules:
             preferred = order(rows, rule, result.get("greedy", {}).get(seed))
             made.setdefault(rule, []).append({_key(hybrid.within(preferred, _macs(rows), **limit)): 1.0})
         every = [_key(hybrid.within(one, _macs(rows), **limit)) for one in itertools.permutations(names)]
@@ -337,10 +342,9 @@ def overall_rows(result: dict[str, Any]) -> list[dict[str, Any]]:
     """
     _, names = _seeds(result)
     found: dict[str, dict[str, Any]] = {}
-    for kind in ("layers", "operations"):
-        made = [
-            picks(result, **b) for b in (_budgets(kind, names) if kind == "layers" else _every_budget(result, names))
-        ]
+    every = {"layers": _budgets("layers", names), "operations": _even_budgets(result, names)}
+    for kind, budgets in every.items():
+        made = [picks(result, **budget) for budget in budgets]
         mean = {rule: [_mean(parts) for parts in zip(*(one[rule] for one in made), strict=True)] for rule in made[0]}
         for rule, own in mean.items():
             minus = {other: difference(result, own, mean[other]) for other in ("at random", "metric")}
@@ -348,7 +352,7 @@ def overall_rows(result: dict[str, Any]) -> list[dict[str, Any]]:
     return list(found.values())
 
 
-def _every_budget(result, names):
+def _even_budgets(result, names):
     none, everything = result["ops"]["none"], result["ops"][_key(names)]
     return [{"share": (none + (everything - none) * (k + 0.5) / STEPS) / everything} for k in range(STEPS)]
 
@@ -359,16 +363,16 @@ def _mean(parts):
     return {key: sum(part.get(key, 0.0) for part in parts) / len(parts) for key in keys}
 
 
-def clearly_above(result: dict[str, Any], other: str = "metric") -> dict[str, list[str]]:
+def clearly_above(rows: Sequence[dict[str, Any]], other: str = "metric") -> dict[str, list[str]]:
     """Return the rules that are above another by more than twice the larger of both standard errors, by kind of budget.
 
-    "At random" and "best of all" are no rules, and left out.
+    ``rows`` are those of `overall_rows`. "At random" and "best of all" are no rules, and left out.
     """
     found: dict[str, list[str]] = {"layers": [], "operations": []}
-    for row in overall_rows(result):
+    for row in rows:
         for kind, names in found.items():
             value, *errors = row[kind][other]
-            if row["rule"] in RULES | MEASURED and value > 2 * max(error or 0.0 for error in errors):
+            if row["rule"] in RULES | MEASURED and value > 2 * study.larger(*errors):
                 names.append(row["rule"])
     return found
 
@@ -414,16 +418,17 @@ def choice_table(result: dict[str, Any]) -> str:
             for row in choice_rows(result, by)
         ]  # fmt: skip
         parts.append(cost.format_table(rows, rows[0]))
+    compared = overall_rows(result)
     overall = [
         {"by": row["rule"]}
         | {f"{k}: {title}": text for k in ("layers", "operations") for title, text in _differences(row[k]).items()}
-        for row in overall_rows(result)
+        for row in compared
     ]
     parts.append("Mean over all budgets:\n\n" + cost.format_table(overall, overall[0]))
     if "rules" in result:
         rows = cost_rows(result)
         parts.append(cost.format_table(rows, rows[0]))
-        better = "; ".join(f"as many {kind}: {', '.join(n) or 'none'}" for kind, n in clearly_above(result).items())
+        better = "; ".join(f"as many {kind}: {', '.join(n) or 'none'}" for kind, n in clearly_above(compared).items())
         parts.append(f"Above the metric by more than twice the larger of both errors: {better}.")
     return "\n\n".join([*parts, _note(result)])
 

@@ -12,12 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from . import cost, deploy, files, layers, models
+from . import cost, deploy, files, layers, models, study
 
 # Of the doodles; README.md has the commands that made them. If this package is in a zip, they are in it, too.
 BUILT_IN = resources.files(__package__).joinpath("networks")
 LARGEST = 8  # networks side by side
-LABELS = {"fprec": "FPrec", "wbin": "WBin", "hybrid": "Hybrid", "fbin": "FBin"}
 FOLDER_END = "-packed"  # of packed files: a study's folder holds the trained networks, too
 EPS = 1e-5  # of the variance, as in BatchNorm
 
@@ -111,7 +110,7 @@ def _named(found):
     """A name for each (path, packed): its variant, or as much of its path as tells it from the others."""
     stems = [path.stem.removesuffix(FOLDER_END) for path, _ in found]
     choices = [
-        [LABELS[packed.spec["variant"]] for _, packed in found], stems,
+        [study.NAMES[packed.spec["variant"]] for _, packed in found], stems,
         [f"{path.parent.name}/{stem}" for (path, _), stem in zip(found, stems, strict=True)],
         [str(path) for path, _ in found],
     ]  # fmt: skip

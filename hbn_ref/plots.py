@@ -12,11 +12,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
 from . import abstract, choices, files
+from .study import NAMES, larger
 
 # Okabe and Ito's palette; a variant has one colour and one marker everywhere
 COLOURS = {"fprec": "#0072B2", "wbin": "#56B4E9", "fbin": "#D55E00", "hybrid": "#009E73"}
 MARKERS = {"fprec": "s", "wbin": "D", "fbin": "o", "hybrid": "*"}
-NAMES = {"fprec": "FPrec", "wbin": "WBin", "fbin": "FBin", "hybrid": "Hybrid"}
 KEPT, BINARY = "#009E73", "#B0B0B0"
 RULE_STYLES = {  # of the rules in the picture of `choice`, the first on top; the others are in its second panel
     "metric": ("*", "#009E73"), "cost alone": ("v", "#0072B2"), "error alone": ("^", "#D55E00"),
@@ -146,12 +146,11 @@ def choice(result: dict[str, Any]) -> Figure:
     The number in a dot is that of the layers that it keeps real. If rules of `choices.MEASURED` are there, a second
     panel compares all rules with the metric, on the mean of all budgets.
     """
-    every = choices.overall_rows(result)
-    measured = len(every) > len(choices.RULES) + 2
+    measured = choices.is_measured(result)
     figure = new_figure(15 if measured else 9, 6)
     axis, *others = figure.subplots(1, 1 + measured, squeeze=False)[0]
     if measured:
-        _rules_panel(others[0], every)
+        _rules_panel(others[0], choices.overall_rows(result))
     ops, tops = result["ops"], {key: np.mean(list(found.values())) for key, found in result["choices"].items()}
     axis.plot(
         [ops[key] for key in tops], list(tops.values()), "o", color=BINARY, markersize=11, ls="",
@@ -186,7 +185,7 @@ def _rules_panel(axis, rows):
     rows.sort(key=lambda row: sum(row[kind]["metric"][0] for kind in kinds))
     for kind, (marker, colour, beside) in kinds.items():
         found = [row[kind]["metric"] for row in rows]
-        errors = [max(over or 0.0 for over in own[1:]) for own in found]  # the larger of both
+        errors = [larger(*own[1:]) for own in found]
         axis.errorbar(
             [own[0] for own in found], np.arange(len(rows)) - beside, xerr=errors, fmt=marker, color=colour,
             label=f"at most as many {kind}", lw=1,
@@ -231,7 +230,7 @@ def claims(found: dict[str, Any]) -> Figure:
 def _curve_panel(axis, rows):
     """The share of the gap that Hybrid-1 closes against epochs, with the larger of its two standard errors."""
     epochs, shares = [row["epochs"] for row in rows], [100 * row["share"] for row in rows]
-    errors = [100 * max(row["over_seeds"] or 0, row["over_drawings"] or 0) for row in rows]
+    errors = [100 * larger(row["over_seeds"], row["over_drawings"]) for row in rows]
     axis.errorbar(epochs, shares, yerr=errors, fmt="o", color=COLOURS["hybrid"], capsize=4)
     axis.set_xscale("log")
     axis.set_xticks(epochs, [str(count) for count in epochs])

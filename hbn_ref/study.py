@@ -35,6 +35,7 @@ TABLE = {
     "equivalent_ops": "equivalent ops", "weight_bytes": "weight bytes", "ms_per_image": "ms/image",
     "train_seconds": "training s",
 }  # fmt: skip
+NAMES = {"fprec": "FPrec", "wbin": "WBin", "fbin": "FBin", "hybrid": "Hybrid"}  # of variants, in pictures and on pages
 DEFAULTS = {"schedule": "cosine"}  # settings that older reports do not have
 PACKED = {"ms_packed": "ms/image packed", "file_bytes": "packed file"}  # reports before chapter 9 do without
 
@@ -440,6 +441,11 @@ def _but_for_the_seed(report):
 def standard_error(values: np.ndarray) -> float | None:
     """Return the standard error of the mean of an array, or None for a single value."""
     return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else None
+
+
+def larger(*errors: float | None) -> float:
+    """Return the largest of several standard errors of one figure; one that is not known counts as 0."""
+    return max(error or 0.0 for error in errors)
 
 
 def paired(ours: dict[str, Any], theirs: dict[str, Any]) -> tuple[float, float | None]:

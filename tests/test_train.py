@@ -917,9 +917,8 @@ def test_stored_images_are_refused_with_what_prepares_them():
             call()
     as_floats = train.evaluate(model, stored, y, prepare=lambda part: part.astype(np.float32) / 255)
     assert as_floats["count"] == 3
-    assert (
-        train.evaluate(lambda part: model.forward(part.astype(np.float32)), stored, y)["count"] == 3
-    )  # its own affair
+    by_a_function = train.evaluate(lambda part: model.forward(part.astype(np.float32)), stored, y)  # its own affair
+    assert by_a_function["count"] == 3
 
 
 # ---------------------------------------------------------------------------------------- recalibration
