@@ -38,7 +38,7 @@ class Sheet:
 
     def __enter__(self):
         self.page.goto(self.running.url)
-        self.until("Boolean(about.classes)")
+        self.until("about.classes.length > 0")  # before the server has answered it is empty
         return self
 
     def __exit__(self, kind, *_):
